@@ -1,0 +1,46 @@
+# `make demo` and `make test` do all their own set-up; a second call skips what is done.
+.PHONY: deploy worker demo test faults check lint types install clean help
+.NOTPARALLEL:
+
+help:
+	@echo "make demo     set up .venv and transcribe the bundled recordings through the real flow"
+	@echo "make test     set up .venv with all backends, lint, check types, run the whole test suite"
+	@echo "make faults   the long form of the fault tests: thirty kills, ten nights of poison, thirty over a faulty store (some 45 minutes)"
+	@echo "make deploy   deployments and automations onto the Prefect server (deployments/README.md)"
+	@echo "make worker   what runs them, in this checkout"
+	@echo "make check    lint and types alone"
+	@echo "make clean    remove .venv and what the tools keep"
+
+# Base install: faster-whisper, no torch.
+demo:
+	@sh scripts/bootstrap.sh
+	@.venv/bin/nightscribe demo
+
+test: check
+	.venv/bin/pytest -n 2 --dist loadfile
+
+faults: install
+	FAULT_SEEDS=30 .venv/bin/pytest -rA tests/faults
+
+check: install lint types
+
+deploy:
+	@sh scripts/bootstrap.sh
+	@.venv/bin/python scripts/deploy.py
+
+worker:
+	@sh scripts/bootstrap.sh
+	@NIGHTSCRIBE_HOME="$(CURDIR)" .venv/bin/prefect worker start --pool gpu
+
+install:
+	@sh scripts/bootstrap.sh all test
+
+lint:
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types:
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv .venv.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo-tables

@@ -1,0 +1,1 @@
+"""The steps in order, as a reader would say them, and the command line."""

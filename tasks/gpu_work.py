@@ -1,0 +1,69 @@
+"""What a GPU worker does: load the model once, then transcribe orders until it is told to end. No Prefect here.
+
+The loader is a module-level function on purpose: a cache in a global of a `@task`'s own module is pickled by value and
+loads the model again at every task.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from stt_engine.backends.base import Backend
+from stt_engine.decoding import ChunkDecoder
+from stt_engine.loading import AUTO_ORDER, load_backend, load_first
+from tasks.orders import TranscribedChunks, TranscribeOrder
+from tasks.runners.lanes import on_gpu_worker
+from tasks.runners.worker import loaded
+from tasks.spool import read_chunks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSetup:
+    """What a worker loads; the device is the one that it is pinned to."""
+
+    model_path: str
+    backend: str = "auto"
+    compute_type: str = "auto"
+    cpu_threads: int = 0
+    device_batch_windows: int = 16
+
+
+@dataclass(slots=True, eq=False)
+class LoadedModel:
+    backend: Backend
+    device_batch_windows: int
+    """Less than was asked for once a batch did not fit: that the next one would not either is known by then."""
+
+
+def load_model(device: str, setup: ModelSetup) -> LoadedModel:
+    """A worker's loader: called once in each process, on the device that it was pinned to (cpu or cuda:0)."""
+    options: dict[str, Any] = {"device": device, "compute_type": setup.compute_type, "cpu_threads": setup.cpu_threads}
+    if setup.backend == "auto":
+        backend, _ = load_first(AUTO_ORDER, setup.model_path, **options)
+    else:
+        backend = load_backend(setup.backend, setup.model_path, **options)
+    return LoadedModel(backend, setup.device_batch_windows)
+
+
+@on_gpu_worker
+def transcribe_order(order: TranscribeOrder) -> TranscribedChunks:
+    """Read the order's chunks from the spool and transcribe them with the loaded model."""
+    model: LoadedModel = loaded()
+    started = time.perf_counter()
+    audio = list(read_chunks(order.chunks))
+    read_s = time.perf_counter() - started
+    decoder = ChunkDecoder(model.backend, order.options, device_batch_windows=model.device_batch_windows)
+    try:
+        transcripts = decoder.transcribe(audio, order.languages)
+    finally:
+        model.device_batch_windows = decoder.device_batch_windows
+    return TranscribedChunks(
+        transcripts=tuple(transcripts),
+        backend=model.backend.name,
+        compute_type=model.backend.compute_type,
+        worker_pid=os.getpid(),
+        timings_s={"read": read_s, "transcribe": time.perf_counter() - started - read_s},
+    )

@@ -1,0 +1,31 @@
+"""From the settings of a run to the options of its night."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tasks.night_terms import NightOptions
+from tasks.prepare import PreparedRun
+from tasks.task_batches import BatchBounds
+
+
+def night_options(run: PreparedRun, *, spool_uri: str, now: datetime) -> NightOptions:
+    settings, advanced = run.settings, run.settings.advanced
+    return NightOptions(
+        split=run.split,
+        transcribe=run.transcribe,
+        model=settings.model,
+        backend=settings.backend,
+        spool_uri=spool_uri,
+        cpu_workers=run.cpu_workers,
+        gpu_workers=run.gpu_workers,
+        batches=BatchBounds(
+            target_s=advanced.task_batch_s,
+            least_windows=advanced.device_batch_windows,
+            most_windows=max(256, advanced.device_batch_windows),
+        ),
+        split_deadline_s=advanced.split_deadline_s,
+        transcribe_deadline_s=advanced.transcribe_deadline_s,
+        stop_at=settings.stop_time(now),
+        labels=settings.labels(),
+    )

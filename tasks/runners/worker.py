@@ -1,0 +1,225 @@
+"""What runs inside a worker process: load once, then answer calls until told to stop or the flow is gone.
+
+Started by `tasks.runners.worker_process` as a new interpreter (never a fork: CUDA does not survive one) in a session
+of its own, so that Ctrl-C at a terminal reaches only the flow, which then decides what becomes of its workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import IO, Any, NoReturn
+
+from stt_engine.errors import WorkerFault
+from tasks.redaction import redacted
+from tasks.runners.wire import (
+    Call,
+    FrameKind,
+    Greeting,
+    WorkerLog,
+    pack_answer,
+    pack_error,
+    read_frame,
+    resolve,
+    write_frame,
+)
+
+OUR_LOGGERS = ("stt_engine", "tasks", "flows")
+"""Forwarded from the level asked for; other libraries from WARNING."""
+
+_ORPHANED = 70
+"""Exit status of a worker that found its flow gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """What every worker of a pool loads, once, before its first call."""
+
+    loader: str
+    """"module:function", called as `function(device, arguments)`; device is cpu or cuda:0 (see `device_inside`).
+    What it returns is what `loaded()` gives to the bodies that run in this worker."""
+    arguments: Any = None
+    """Anything that pickles; a frozen dataclass, as a rule."""
+
+
+_NOTHING = object()
+_loaded: Any = _NOTHING
+
+
+def loaded() -> Any:
+    """What this worker's loader returned; the model, as a rule. Raises WorkerFault outside a worker."""
+    if _loaded is _NOTHING:
+        raise WorkerFault(
+            "No model is loaded in this process. A body marked @on_gpu_worker has to be submitted "
+            "(task.submit or .map) under a task runner with a gpu_setup."
+        )
+    return _loaded
+
+
+def load_here(setup: WorkerSetup, device: str) -> Any:
+    """Calls the loader in this process and keeps what it returns for `loaded()`; a Dask plugin does the same."""
+    global _loaded
+    _loaded = resolve(setup.loader)(device, setup.arguments)
+    return _loaded
+
+
+_flow: _Outgoing | None = None
+
+
+def next_step() -> None:
+    """Said by a body between its parts: its deadline is each one's own. Does nothing outside a worker."""
+    if _flow is not None:
+        _flow.send(FrameKind.STEP, b"")
+
+
+def main() -> NoReturn:
+    """The worker process, from its first frame to its exit."""
+    requests, answers = _claim_pipes()
+    first = read_frame(requests)
+    if first is None:
+        os._exit(_ORPHANED)
+    greeting: Greeting = pickle.loads(first[1])
+    _end_with_parent(greeting.parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _leave_no_core_files()
+    _go_before_the_flow()
+    faulthandler.enable()  # a crash in a decoder or a driver prints where, on stderr
+
+    global _flow
+    _flow = outgoing = _Outgoing(answers)
+    _forward_logs(outgoing, greeting.log_level)
+    inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(requests, inbox), name="requests", daemon=True).start()
+
+    where = f"worker process {os.getpid()}"
+    started_s = time.perf_counter()
+    try:
+        if greeting.loader is not None:
+            load_here(WorkerSetup(greeting.loader, pickle.loads(greeting.arguments)), greeting.device)
+    except BaseException as error:  # noqa: BLE001 - whatever stopped the loading is the caller's to know
+        outgoing.send(FrameKind.SETUP_FAILED, pack_error(error, where=where))
+        _leave(1)
+    outgoing.send(FrameKind.READY, pickle.dumps((os.getpid(), time.perf_counter() - started_s)))
+
+    while (request := inbox.get()) is not None:
+        outgoing.send(*_answer(request, where, outgoing))
+    _leave(0)
+
+
+def _answer(request: bytes, where: str, outgoing: _Outgoing) -> tuple[FrameKind, bytes]:
+    try:
+        call: Call = pickle.loads(request)
+        body = resolve(call.function)
+        outgoing.send(FrameKind.TAKEN, b"")
+        return FrameKind.ANSWER, pack_answer(body(*call.args, **call.kwargs), function=call.function)
+    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt too: a body does not end its worker
+        return FrameKind.RAISED, pack_error(error, where=where)
+
+
+def _receive(requests: IO[bytes], inbox: queue.SimpleQueue[bytes | None]) -> None:
+    """Runs beside the calls, so that the end of the pipe, which is the end of the flow, is noticed during one."""
+    while True:
+        frame = read_frame(requests)
+        if frame is None:
+            os._exit(_ORPHANED)
+        kind, payload = frame
+        if kind is FrameKind.STOP:
+            inbox.put(None)
+            return
+        inbox.put(payload)
+
+
+class _Outgoing:
+    """The pipe to the flow, written by whichever thread has something to say."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def send(self, kind: FrameKind, payload: bytes) -> None:
+        try:
+            with self._lock:
+                write_frame(self._stream, kind, payload)
+        except OSError:
+            os._exit(_ORPHANED)
+
+
+class ForwardingHandler(logging.Handler):
+    """Named and formatted as somebody's own handler: importing Prefect puts a console in the place of any other."""
+
+    def __init__(self, outgoing: _Outgoing) -> None:
+        super().__init__()
+        self._outgoing = outgoing
+        self.setFormatter(logging.Formatter("%(message)s"))  # appends the traceback where there is one
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            log = WorkerLog(record.levelno, record.name, redacted(self.format(record)), record.created)
+            self._outgoing.send(FrameKind.LOG, pickle.dumps(log))
+        except Exception:  # noqa: BLE001 - as every handler of the standard library: a bad log call must not end a transcription
+            self.handleError(record)
+
+
+def _forward_logs(outgoing: _Outgoing, level: int) -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [ForwardingHandler(outgoing)]
+    root.setLevel(max(level, logging.WARNING))
+    for name in OUR_LOGGERS:
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(True)
+
+
+def _claim_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """Keeps stdin and stdout for frames alone: what bodies and libraries print goes to stderr."""
+    requests, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return os.fdopen(requests, "rb"), os.fdopen(answers, "wb")
+
+
+def _end_with_parent(parent_pid: int) -> None:
+    """Asks Linux to kill this process when the thread that started it ends, as it does with its process.
+
+    The pipe tells the same everywhere, but only once the worker's threads get to run Python, which a native call
+    that holds the interpreter's lock puts off; this does not wait.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.name == "posix" and os.getppid() != parent_pid:
+        os._exit(_ORPHANED)  # gone before we asked
+
+
+def _leave_no_core_files() -> None:
+    """A crashed worker is a row in the run's report, not gigabytes of model on the disk."""
+    if os.name == "posix":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _go_before_the_flow() -> None:
+    """When the machine's memory runs out the kernel takes a worker, which is replaced, and not the whole run."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+            score.write("500")
+
+
+def _leave(status: int) -> NoReturn:
+    """Skips the interpreter's teardown, in which native libraries with live threads are known to crash."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(status)
