@@ -149,10 +149,10 @@ def test_one_recordings_fault_is_not_the_others(
     engine = WhisperSTT("fixture", backend="fake")
     encode = engine.backend.encode
 
-    def fails_on_loud(windows: list[np.ndarray]) -> object:  # type: ignore[type-arg]
+    def fails_on_loud(windows: list[np.ndarray], **how: bool) -> object:  # type: ignore[type-arg]
         if any(window.max() > 0.5 for window in windows):
             raise RuntimeError("the library stumbles")
-        return encode(windows)
+        return encode(windows, **how)
 
     monkeypatch.setattr(engine.backend, "encode", fails_on_loud)
     good = [sender.send(f"good-{n}", 2) for n in range(3)]
@@ -171,7 +171,7 @@ def test_one_recordings_fault_is_not_the_others(
 def test_a_broken_device_is_reported(scheduler: Scheduler, sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = WhisperSTT("fixture", backend="fake")
 
-    def breaks(windows: object) -> object:
+    def breaks(windows: object, **how: bool) -> object:
         raise DeviceFailed("cuda:0: an illegal memory access")
 
     monkeypatch.setattr(engine.backend, "encode", breaks)
