@@ -93,7 +93,7 @@ class ChunkDecoder:
         others = [w for w in windows if w.chunk_number not in encoded]
         so_far = [_ChunkSoFar() for _ in chunks]
         batches: Iterable[Sequence[Window]] = itertools.chain(
-            self._device_batches(voting), self._device_batches(others)
+            self._device_batches(voting, encoded=True), self._device_batches(others)
         )
         if self.options.window == "fit":
             batches = self._after_a_short_look(batches, known, encoded, so_far)
@@ -173,11 +173,12 @@ class ChunkDecoder:
         for part in self._fitting(batch):
             try:
                 encoded = self.backend.encode([w.samples for w in part], fit=self._is_short(part))
-            except DeviceOutOfMemory:
-                encoded = None
+                reason = ""
+            except DeviceOutOfMemory as error:
+                encoded, reason = None, str(error)
             # Not in the except block: the exception holds what had been put on the device by then.
             if encoded is None:
-                self._halve(part)
+                self._halve(part, reason)
                 yield from self._encode_halving(part)
             else:
                 yield part, encoded
@@ -204,37 +205,44 @@ class ChunkDecoder:
 
     # -- device batches ------------------------------------------------------------------------------------------
 
-    def _device_batches(self, windows: Sequence[Window]) -> Iterator[Sequence[Window]]:
+    def _device_batches(self, windows: Sequence[Window], *, encoded: bool = False) -> Iterator[Sequence[Window]]:
         # Windows with alike amounts of speech write alike numbers of tokens, so that none waits long for another; where
         # the batch is cut to its longest window, alike lengths come first.
         def size(window: Window) -> float:
             speech_s = sum(region.duration_s for region in window.regions)
             return window.duration_s if self.options.window == "fit" or not speech_s else speech_s
 
-        return self._fitting(sorted(windows, key=size, reverse=True))
+        return self._fitting(
+            sorted(windows, key=size, reverse=True), ahead=not encoded and self.options.window == "full"
+        )
 
     def _is_short(self, batch: Sequence[Window]) -> bool:
         """Whether a short look at it is wanted, and would save anything."""
         longest_s = max(window.duration_s for window in batch)
         return self.options.window == "fit" and longest_s <= LONGEST_SHORT_S
 
-    def _fitting(self, windows: Sequence[Window]) -> Iterator[Sequence[Window]]:
-        """Cut as it is asked for, by the size that fits by then."""
+    def _fitting(self, windows: Sequence[Window], *, ahead: bool = False) -> Iterator[Sequence[Window]]:
+        """Cut as it is asked for, by the size that fits by then; `ahead`: the next one's samples travel already."""
         position = 0
         while position < len(windows):
             batch = windows[position : position + self.device_batch_windows]
             position += len(batch)
+            if ahead:
+                for coming in (batch, windows[position : position + self.device_batch_windows]):
+                    if coming:
+                        self.backend.stage([window.samples for window in coming])
             yield batch
 
-    def _halve(self, batch: Sequence[Window]) -> None:
+    def _halve(self, batch: Sequence[Window], reason: str) -> None:
         """After a batch that did not fit: from now on, device batches hold half as many windows."""
+        self.backend.give_back()
         if len(batch) == 1:
             raise DeviceOutOfMemory(
                 f"one window of {batch[0].duration_s:.0f} s does not fit into the memory of {self.backend.device}: "
-                "choose a smaller model or compute type, or free the device"
+                f"choose a smaller model or compute type, or free the device. {reason}"
             )
         self.device_batch_windows = min(self.device_batch_windows, len(batch) // 2)
-        log.warning("device memory is short: device batches now hold %d windows", self.device_batch_windows)
+        log.warning("%s; device batches now hold %d windows", reason, self.device_batch_windows)
 
     def _hear(
         self,
@@ -246,10 +254,10 @@ class ChunkDecoder:
     ) -> list[tuple[Window, Heard, list[Segment]]]:
         try:
             return self._hear_at_once(batch, known, encoded, fit=fit)
-        except DeviceOutOfMemory:
-            pass
+        except DeviceOutOfMemory as error:
+            reason = str(error)
         # Not in the except block: the exception holds the batch that did not fit, on the device.
-        self._halve(batch)
+        self._halve(batch, reason)
         encoded.clear()  # what the vote has left there fills it too
         return [heard for part in self._fitting(batch) for heard in self._hear(part, known, encoded, fit=fit)]
 

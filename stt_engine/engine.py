@@ -43,7 +43,8 @@ class WhisperSTT:
         backends: "all" or a list: load several, so that `transcribe(..., backend=...)` may choose for each file.
             Those that do not load are passed over as long as one does.
         cpu_threads: 0 means all that this process may use.
-        device_batch_windows: 30 s windows in one forward pass; halved when the device's memory is short.
+        device_batch_windows: 30 s windows in one forward pass; 0 is what suits the device; halved when its memory
+            is short.
 
     Raises:
         NoBackendLoaded: a RuntimeError that says why for each backend.
@@ -59,7 +60,7 @@ class WhisperSTT:
         backends: str | Sequence[str] | None = None,
         *,
         cpu_threads: int = 0,
-        device_batch_windows: int = 16,
+        device_batch_windows: int = 0,
     ) -> None:
         self.model = os.fspath(model)
         self.device_batch_windows = device_batch_windows
@@ -155,7 +156,7 @@ class WhisperSTT:
             beam_size=beam_size,
             window=window,
         )
-        decoder = ChunkDecoder(chosen, options, device_batch_windows=self.device_batch_windows)
+        decoder = ChunkDecoder(chosen, options, device_batch_windows=self.device_batch_windows or chosen.usual_batch)
         source = Path(path)
         splitter = split_audio(
             source, file_id=str(source), name=str(source), options=split or SplitOptions(channels=channels)

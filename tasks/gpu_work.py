@@ -28,7 +28,10 @@ class ModelSetup:
     backend: str = "auto"
     compute_type: str = "auto"
     cpu_threads: int = 0
-    device_batch_windows: int = 16
+    device_batch_windows: int = 0
+    """0: as many as the backend finds usual for its device."""
+    workers_on_device: int = 1
+    """They share its memory."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +48,8 @@ def load_model(device: str, setup: ModelSetup) -> LoadedModel:
         backend, _ = load_first(AUTO_ORDER, setup.model_path, **options)
     else:
         backend = load_backend(setup.backend, setup.model_path, **options)
-    return LoadedModel(backend, setup.device_batch_windows)
+    windows = setup.device_batch_windows or max(1, backend.usual_batch // setup.workers_on_device)
+    return LoadedModel(backend, windows)
 
 
 @on_gpu_worker

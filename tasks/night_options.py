@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from stt_engine.backends.base import USUAL_BATCH
 from tasks.night_terms import NightOptions
 from tasks.prepare import PreparedRun
 from tasks.task_batches import BatchBounds
 
+WINDOWS_FOR_A_GPU = 64
+"""The least that a transcribe task brings to a GPU; what its memory holds is known in its worker alone."""
+
 
 def night_options(run: PreparedRun, *, spool_uri: str, now: datetime) -> NightOptions:
     settings, advanced = run.settings, run.settings.advanced
+    device_batch = advanced.device_batch_windows or (USUAL_BATCH if run.devices == ("cpu",) else WINDOWS_FOR_A_GPU)
     return NightOptions(
         split=run.split,
         transcribe=run.transcribe,
@@ -21,8 +26,8 @@ def night_options(run: PreparedRun, *, spool_uri: str, now: datetime) -> NightOp
         gpu_workers=run.gpu_workers,
         batches=BatchBounds(
             target_s=advanced.task_batch_s,
-            least_windows=advanced.device_batch_windows,
-            most_windows=max(256, advanced.device_batch_windows),
+            least_windows=device_batch,
+            most_windows=max(256, device_batch),
         ),
         split_deadline_s=advanced.split_deadline_s,
         transcribe_deadline_s=advanced.transcribe_deadline_s,

@@ -92,6 +92,7 @@ def prepare(
             # Where the device is the CPU the workers share its cores; more threads than cores only wait for each other.
             cpu_threads=max(1, cores // gpu_workers) if devices == ("cpu",) else 1,
             device_batch_windows=settings.advanced.device_batch_windows,
+            workers_on_device=settings.gpu_workers,
         ),
         split=split,
         transcribe=transcribe,

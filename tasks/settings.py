@@ -82,7 +82,12 @@ class AdvancedSettings(BaseModel):
         description="fit pads to the longest chunk of a batch instead of 30 s: faster on short calls.",
     )
     beam_size: int = Field(1, ge=1, le=10, description="Beams at temperature 0; above 1 only with faster-whisper.")
-    device_batch_windows: int = Field(16, ge=1, le=512, description="30 s windows in one forward pass.")
+    device_batch_windows: int = Field(
+        0,
+        ge=0,
+        le=512,
+        description="30 s windows in one forward pass; 0: as many as the GPU's memory holds, 16 on a CPU.",
+    )
     task_batch_s: float = Field(6.0, gt=0, le=600, description="Seconds of a device's time in one transcribe task.")
     files_per_part: int = Field(200, ge=1, le=10_000, description="Files that share one Parquet part.")
     max_chunk_s: float = Field(30.0, ge=1, le=30, description="Longest chunk, in seconds.")

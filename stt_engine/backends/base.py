@@ -14,6 +14,9 @@ from stt_engine.tokens import TokenTable
 from stt_engine.types import BackendName, Samples, Word
 from stt_engine.windows import Encoded, WindowRequest, WindowTokens
 
+USUAL_BATCH = 16
+"""Windows in a device batch where nothing is known of the device's memory."""
+
 
 class Backend(ABC):
     """One loaded model on one device. Not thread safe: one caller at a time."""
@@ -38,6 +41,17 @@ class Backend(ABC):
 
         Raises DeviceOutOfMemory (the caller halves the batch) or DeviceFailed.
         """
+
+    def stage(self, windows: Sequence[Samples]) -> None:  # noqa: B027 - a backend on the CPU has nothing to send ahead
+        """Begin to bring windows to the device that the `encode` after the next call will ask for; returns at once."""
+
+    def give_back(self) -> None:  # noqa: B027 - a backend that keeps nothing for reuse has nothing to give back
+        """After a DeviceOutOfMemory: free what is kept for the next batch, before a smaller one is tried."""
+
+    @property
+    def usual_batch(self) -> int:
+        """How many windows a device batch should hold, where the user does not say."""
+        return USUAL_BATCH
 
     @abstractmethod
     def select(self, encoded: Encoded, indices: Sequence[int]) -> Encoded:

@@ -9,8 +9,8 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from stt_engine.backends.base import Backend
-from stt_engine.backends.torch_device import device_errors
+from stt_engine.backends.base import USUAL_BATCH, Backend
+from stt_engine.backends.torch_device import device_errors, free_bytes
 from stt_engine.errors import UnsupportedOption
 from stt_engine.mel import FRAMES_PER_WINDOW, fitting_frames, log_mel
 from stt_engine.tokens import TokenTable
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from stt_engine.backends.torch_decoder import DecoderModules
+    from stt_engine.backends.torch_graphs import StepGraphs
+    from stt_engine.backends.torch_mel import DeviceMel
 
 
 class TorchBackend(Backend):
@@ -48,6 +50,14 @@ class TorchBackend(Backend):
         self._cpu_threads = cpu_threads
         self._n_mels = n_mels
         self._decoder: DecoderModules | None = decoder
+        self._mel: DeviceMel | None = None
+        self._graphs: StepGraphs | None = None
+        if device.type == "cuda":
+            from stt_engine.backends.torch_graphs import StepGraphs
+            from stt_engine.backends.torch_mel import DeviceMel
+
+            self._mel = DeviceMel(n_mels, device)
+            self._graphs = StepGraphs(device)
 
     @abstractmethod
     def _encode(self, mel: torch.Tensor) -> torch.Tensor:
@@ -63,13 +73,34 @@ class TorchBackend(Backend):
             raise RuntimeError(f"the {self.name} backend of {self.model} is closed")
         return self._decoder
 
+    def stage(self, windows: Sequence[Samples]) -> None:
+        if self._mel is not None:
+            self._mel.stage(windows, FRAMES_PER_WINDOW)
+
+    def give_back(self) -> None:
+        import gc
+
+        import torch
+
+        gc.collect()
+        if self._torch_device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @property
+    def usual_batch(self) -> int:
+        return self._modules.windows_in(free_bytes(self._torch_device)) if self._mel is not None else USUAL_BATCH
+
     def encode(self, windows: Sequence[Samples], *, fit: bool = False) -> Encoded:
         import torch
 
         n_frames = fitting_frames(windows) if fit else FRAMES_PER_WINDOW
-        mel = log_mel(windows, self._n_mels, n_frames=n_frames, threads=self._cpu_threads)
         with torch.inference_mode(), device_errors(self.device, f"encoding {len(windows)} windows"):
-            states = self._encode(torch.from_numpy(mel).to(device=self._torch_device, dtype=self._dtype))
+            if self._mel is not None:
+                mel = self._mel(windows, n_frames).to(self._dtype)
+            else:
+                reckoned = log_mel(windows, self._n_mels, n_frames=n_frames, threads=self._cpu_threads)
+                mel = torch.from_numpy(reckoned).to(self._dtype)
+            states = self._encode(mel)
         return Encoded(states=states, n_windows=len(windows), n_samples=tuple(len(samples) for samples in windows))
 
     def select(self, encoded: Encoded, indices: Sequence[int]) -> Encoded:
@@ -108,6 +139,7 @@ class TorchBackend(Backend):
                 [request.timestamps for request in requests],
                 temperature=temperature,
                 seed=seed,
+                graphs=self._graphs,
             )
 
     def align(
@@ -124,7 +156,10 @@ class TorchBackend(Backend):
 
         import torch
 
-        self._decoder = None
+        self._decoder = self._graphs = None
+        if self._mel is not None:
+            self._mel.close()
+            self._mel = None
         self._drop_model()
         gc.collect()
         if self._torch_device.type == "cuda":

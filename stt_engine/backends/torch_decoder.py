@@ -20,6 +20,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 Layer = Callable[[Tensor], Tensor]
 
+ENCODER_POSITIONS = 1500
+LOGITS_BYTES = 6 * 51_866 * 4
+FEWEST_WINDOWS, MOST_WINDOWS = 8, 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderLayer:
@@ -59,6 +63,19 @@ class DecoderModules:
     def max_positions(self) -> int:
         return len(self.positions)
 
+    def windows_in(self, free_bytes: int) -> int:
+        """How many windows a device batch may hold, `FEWEST_WINDOWS` to `MOST_WINDOWS`.
+
+        What a window takes at its peak, of encoder and decoder together: in the encoder a layer's input, its attention
+        and the widened states of its MLP (4 d_model); in the decoder the keys and values of all layers, and the logits
+        of the vocabulary some times over. A quarter of the memory is left alone.
+        """
+        d_model = self.positions.shape[1]
+        states_bytes = ENCODER_POSITIONS * d_model * self.positions.element_size()
+        window_bytes = states_bytes * (6 + 2 * 4 + 2 * len(self.layers)) + LOGITS_BYTES
+        fitting = int(free_bytes * 0.75 / window_bytes)
+        return max(FEWEST_WINDOWS, min(MOST_WINDOWS, fitting // 8 * 8))
+
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 logits."""
         return self.project(hidden).float()
@@ -78,6 +95,8 @@ class DecoderState:
         self._length = 0
         self._padding: Tensor | None = None
         self._key_is_text: Tensor | None = None
+        self._at: Tensor | None = None
+        self._places: Tensor | None = None
 
     def prefill(self, prompts: Sequence[Sequence[int]], *, pad: int, room: int = 0) -> Tensor:
         """Read one prompt per window; returns hidden states `(windows, longest, d_model)`, short ones on the right.
@@ -101,8 +120,27 @@ class DecoderState:
         self._make_room(len(prompts), longest + room)
         return self._forward(tokens, positions, mask, causal=mask is None)
 
+    def hold_still(self) -> None:
+        """From now on each step does the same to the same tensors, wherever it is, so that it can be replayed.
+
+        It then attends to all places of the text, those to come masked, instead of those so far.
+        """
+        room = -(-self._text[0][0].shape[2] // 8) * 8  # as the kernels want their masks
+        self._text = [
+            (_with_room(keys, self._length, room), _with_room(values, self._length, room))
+            for keys, values in self._text
+        ]
+        if self._key_is_text is not None:
+            missing = room - self._key_is_text.shape[1]
+            self._key_is_text = torch.nn.functional.pad(self._key_is_text, (0, missing), value=False)
+        device = self._modules.positions.device
+        self._at = torch.full((1,), self._length, device=device)
+        self._places = torch.arange(room, device=device)
+
     def step(self, tokens: Tensor) -> Tensor:
         """One token per row, `(rows,)`; returns hidden states `(rows, d_model)`."""
+        if self._at is not None and self._places is not None:
+            return self._still_step(tokens, self._at, self._places)
         positions = torch.full((1,), self._length, device=tokens.device)
         mask = None
         if self._padding is not None and self._key_is_text is not None:
@@ -110,6 +148,16 @@ class DecoderState:
             positions = (positions - self._padding)[:, None].clamp(max=self._modules.max_positions - 1)
             mask = self._key_is_text[:, None, None, : self._length + 1]
         return self._forward(tokens[:, None], positions, mask, causal=False)[:, 0]
+
+    def _still_step(self, tokens: Tensor, at: Tensor, places: Tensor) -> Tensor:
+        positions = at
+        mask = (places <= at)[None, None, None, :]
+        if self._padding is not None and self._key_is_text is not None:
+            positions = (at - self._padding)[:, None].clamp(max=self._modules.max_positions - 1)
+            mask = mask & self._key_is_text[:, None, None, :]
+        hidden = self._forward(tokens[:, None], positions, mask, causal=False, at=at)[:, 0]
+        at += 1
+        return hidden
 
     def attend(
         self, tokens: Tensor, heads: Sequence[tuple[int, int]]
@@ -154,6 +202,7 @@ class DecoderState:
         mask: Tensor | None,
         *,
         causal: bool,
+        at: Tensor | None = None,
         scores_of: Sequence[tuple[int, int]] = (),
         scores: dict[tuple[int, int], Tensor] | None = None,
     ) -> Tensor:
@@ -166,11 +215,18 @@ class DecoderState:
             keys, values = self._text[index]
             normed = layer.text_norm(x)
             query = self._split_heads(layer.text_query(normed))
-            keys[:, :, start:end] = self._split_heads(layer.text_key(normed))
-            values[:, :, start:end] = self._split_heads(layer.text_value(normed))
-            seen = scaled_dot_product_attention(
-                query, keys[:, :, :end], values[:, :, :end], attn_mask=mask, is_causal=causal
+            new_keys, new_values = (
+                self._split_heads(layer.text_key(normed)),
+                self._split_heads(layer.text_value(normed)),
             )
+            if at is None:
+                keys[:, :, start:end] = new_keys
+                values[:, :, start:end] = new_values
+                keys, values = keys[:, :, :end], values[:, :, :end]
+            else:
+                keys.index_copy_(2, at, new_keys)
+                values.index_copy_(2, at, new_values)
+            seen = scaled_dot_product_attention(query, keys, values, attn_mask=mask, is_causal=causal)
             x = x + layer.text_out(self._join_heads(seen))
 
             audio_keys, audio_values = self._audio[index]
@@ -195,6 +251,14 @@ class DecoderState:
     @staticmethod
     def _join_heads(x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(2)
+
+
+def _with_room(cache: Tensor, written: int, room: int) -> Tensor:
+    """`(rows, heads, room, head)`, zeros from `written` on: what stands there is masked, but 0 times NaN is NaN."""
+    rows, heads, _, head = cache.shape
+    roomy = cache.new_zeros((rows, heads, room, head))
+    roomy[:, :, :written] = cache[:, :, :written]
+    return roomy
 
 
 def _scores(query: Tensor, keys: Tensor) -> Tensor:

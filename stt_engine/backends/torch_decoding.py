@@ -7,12 +7,13 @@ steps which windows are done; those leave the batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from stt_engine.backends.torch_decoder import DecoderModules, DecoderState
+from stt_engine.backends.torch_graphs import StepGraphs
 from stt_engine.backends.torch_rules import TokenRules
 from stt_engine.tokens import TokenTable
 from stt_engine.windows import WindowTokens
@@ -34,6 +35,7 @@ def decode_windows(
     *,
     temperature: float = 0.0,
     seed: int = 0,
+    graphs: StepGraphs | None = None,
 ) -> list[WindowTokens]:
     """What the model writes for each window.
 
@@ -45,8 +47,8 @@ def decode_windows(
         timestamps: per window, whether the rules of time stamps hold.
         temperature: 0 takes the likeliest token, above it tokens are drawn.
         seed: the same seed, windows and device draw the same tokens.
+        graphs: where steps are recorded to be replayed, on a GPU; without them each is launched anew.
     """
-    device = audio.device
     samples = BEST_OF if temperature > 0 else 1
     # Half of the decoder's positions, and never past the last: as openai's sample_len and its end of loop.
     limits = [min(modules.max_positions // 2, modules.max_positions - len(p) + 1) for p in prompts]
@@ -57,39 +59,13 @@ def decode_windows(
     if samples > 1:
         state.repeat(samples)
         logits = logits.repeat_interleave(samples, dim=0)
-
-    n_rows = len(prompts) * samples
-    rules = TokenRules(table, [on for on in timestamps for _ in range(samples)], device)
-    row_limits = torch.tensor(limits, device=device).repeat_interleave(samples)
-    written = torch.full((n_rows, max(limits)), table.eot, device=device)
-    sums = torch.zeros(n_rows, device=device)
+    rules = TokenRules(table, [on for on in timestamps for _ in range(samples)], audio.device)
     # The same for every window: which others share its batch cannot change what is drawn for it.
-    draws = _draws(samples, max(limits), seed).repeat(len(prompts), 1).to(device) if temperature > 0 else None
-    rows = torch.arange(n_rows, device=device)  # of the above, those still at work
-    done = torch.zeros(n_rows, dtype=torch.bool, device=device)
-    steps_between_looks = 1 if device.type == "cpu" else _GPU_STEPS_BETWEEN_LOOKS
-
-    for step in range(max(limits)):
-        rules.apply(logits)
-        tokens, logprobs = _choose(logits, temperature, None if draws is None else draws[rows, step])
-        tokens = tokens.masked_fill(done, table.eot)
-        written[rows, step] = tokens
-        sums[rows] += logprobs.masked_fill(done, 0.0)
-        done = done | (tokens == table.eot) | (row_limits[rows] <= step + 1)
-        if step + 1 == max(limits):
-            break
-        rules.update(tokens)
-        if (step + 1) % steps_between_looks == 0:
-            open_windows = (~done).view(-1, samples).any(dim=1)
-            still_open = int(open_windows.sum())  # the one look
-            if still_open == 0:
-                break
-            if still_open <= len(open_windows) * 3 // 4:  # to close the ranks means to copy them: not for each one
-                kept = open_windows.repeat_interleave(samples).nonzero()[:, 0]
-                state.keep(open_windows.nonzero()[:, 0], kept)
-                rules.keep(kept)
-                rows, done, tokens = rows[kept], done[kept], tokens[kept]
-        logits = modules.logits(state.step(tokens))
+    draws = _draws(samples, max(limits), seed).repeat(len(prompts), 1).to(audio.device) if temperature > 0 else None
+    writing = _Writing(modules, table.eot, state, rules, limits, samples, temperature, draws)
+    writing.run(logits, graphs)
+    written, sums = writing.written, writing.sums
+    n_rows = len(prompts) * samples
 
     texts = [row[: row.index(table.eot)] if table.eot in row else row for row in written.tolist()]
     scores = sums.tolist()
@@ -103,6 +79,91 @@ def decode_windows(
         )
         for row, probability in zip(best, no_speech, strict=True)
     ]
+
+
+class _Writing:
+    """A device batch at work: every row's tokens so far, and which rows still write.
+
+    `_advance` reads and writes the same tensors at every step and asks the device nothing, so that it can be replayed
+    as a CUDA graph; rows that leave the batch make new ones.
+    """
+
+    def __init__(
+        self,
+        modules: DecoderModules,
+        eot: int,
+        state: DecoderState,
+        rules: TokenRules,
+        limits: Sequence[int],
+        samples: int,
+        temperature: float,
+        draws: Tensor | None,
+    ) -> None:
+        device = modules.positions.device
+        self.written = torch.full((len(limits) * samples, max(limits)), eot, device=device)
+        self.sums = torch.zeros(len(self.written), device=device)
+        self._modules, self._eot, self._state, self._rules = modules, eot, state, rules
+        self._samples, self._temperature, self._draws = samples, temperature, draws
+        self._most_steps = max(limits)
+        self._rows = torch.arange(len(self.written), device=device)  # of the above, those still at work
+        self._done = torch.zeros(len(self.written), dtype=torch.bool, device=device)
+        self._limits = torch.tensor(limits, device=device).repeat_interleave(samples)
+        self._tokens = torch.full((len(self.written),), eot, device=device)
+        self._step = torch.zeros(1, dtype=torch.long, device=device)
+
+    def run(self, logits: Tensor, graphs: StepGraphs | None) -> None:
+        """From the logits of the first token of each row to the end of all."""
+        self._write(logits)
+        if graphs is not None:
+            self._state.hold_still()
+        steps_between_looks = 1 if self.written.device.type == "cpu" else _GPU_STEPS_BETWEEN_LOOKS
+        replay: Callable[[], object] | None = None
+        for step in range(1, self._most_steps):
+            if step % steps_between_looks == 0:
+                n_open, n_windows = self._look()
+                if n_open == 0:
+                    return
+                # To close the ranks means to copy them, and to record the step again: not for each one that leaves.
+                if n_open <= n_windows * (3 if graphs is None else 2) // 4:
+                    self._close_ranks()
+                    replay = None
+            if graphs is None or step == 1:  # the first is launched, so that what is set up once is not recorded
+                self._advance()
+            else:
+                if replay is None:
+                    replay = graphs.recorded(self._advance)
+                replay()
+
+    def _advance(self) -> None:
+        self._write(self._modules.logits(self._state.step(self._tokens)))
+
+    def _write(self, logits: Tensor) -> None:
+        self._rules.apply(logits)
+        draws = None if self._draws is None else self._draws[self._rows, self._step]
+        tokens, logprobs = _choose(logits, self._temperature, draws)
+        tokens = tokens.masked_fill(self._done, self._eot)
+        self.written.index_put_((self._rows, self._step), tokens)
+        self.sums.index_add_(0, self._rows, logprobs.masked_fill(self._done, 0.0))
+        self._step += 1
+        self._done |= (tokens == self._eot) | (self._limits <= self._step)
+        self._rules.update(tokens)
+        self._tokens.copy_(tokens)
+
+    def _look(self) -> tuple[int, int]:
+        """How many windows still write, of those here; waits for the device."""
+        open_windows = self._open_windows()
+        return int(open_windows.sum()), len(open_windows)
+
+    def _open_windows(self) -> Tensor:
+        return (~self._done).view(-1, self._samples).any(dim=1)
+
+    def _close_ranks(self) -> None:
+        open_windows = self._open_windows()
+        kept = open_windows.repeat_interleave(self._samples).nonzero()[:, 0]
+        self._state.keep(open_windows.nonzero()[:, 0], kept)
+        self._rules.keep(kept)
+        self._rows, self._done = self._rows[kept], self._done[kept]
+        self._limits, self._tokens = self._limits[kept], self._tokens[kept]
 
 
 @torch.inference_mode()

@@ -90,6 +90,14 @@ def set_cpu_threads(cpu_threads: int, device: torch.device) -> int:
     return cpu_threads
 
 
+def free_bytes(device: torch.device) -> int:
+    """What a CUDA device has left, with what this process holds without using it."""
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
 @contextmanager
 def device_errors(device: str, what: str) -> Iterator[None]:
     """Map torch's failures while doing `what` to DeviceOutOfMemory (fewer windows may fit) and DeviceFailed."""
@@ -98,14 +106,14 @@ def device_errors(device: str, what: str) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise DeviceOutOfMemory(_out_of_memory(device, what)) from error
+        raise DeviceOutOfMemory(_out_of_memory(device, what, error)) from error
     except RuntimeError as error:
         message = str(error)
         if any(mark in message for mark in _CPU_MEMORY_MARKS):
-            raise DeviceOutOfMemory(_out_of_memory(device, what)) from error
+            raise DeviceOutOfMemory(_out_of_memory(device, what, error)) from error
         if device.startswith("cuda") and any(mark in message for mark in _GPU_MARKS):
             if any(mark in message for mark in _GPU_MEMORY_MARKS):
-                raise DeviceOutOfMemory(_out_of_memory(device, what)) from error
+                raise DeviceOutOfMemory(_out_of_memory(device, what, error)) from error
             first_line = message.splitlines()[0]
             raise DeviceFailed(
                 f"{device} failed while {what}: {first_line}; restart the worker, and look at dmesg if it comes again"
@@ -113,8 +121,9 @@ def device_errors(device: str, what: str) -> Iterator[None]:
         raise
 
 
-def _out_of_memory(device: str, what: str) -> str:
+def _out_of_memory(device: str, what: str, error: BaseException) -> str:
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
         f"{device} ran out of memory while {what}: use smaller device batches, fewer workers to a device, "
-        f"or a smaller model"
+        f"or a smaller model ({said})"
     )

@@ -75,9 +75,10 @@ class TokenRules:
         """Take note of the token that each row wrote, `(rows,)`."""
         steps = tokens - self._table.timestamp_begin
         is_timestamp = steps >= 0
-        self._one_before_is_timestamp = self._last_is_timestamp
-        self._last_is_timestamp = is_timestamp
-        self._last_timestamp = torch.where(is_timestamp, steps, self._last_timestamp)
+        # In place: a step that is replayed finds what the step before it left in the same tensors.
+        self._one_before_is_timestamp.copy_(self._last_is_timestamp)
+        self._last_is_timestamp.copy_(is_timestamp)
+        self._last_timestamp.copy_(torch.where(is_timestamp, steps, self._last_timestamp))
         self._first = False
 
     def keep(self, rows: Tensor) -> None:

@@ -39,7 +39,7 @@ SMALL_MODEL_BYTES = 256 * 2**20
 """Steps of a model this small are too short to be shared by the cores of a CPU; a copy for each core does more."""
 MAX_COPIES = 4
 _LANES_END_WITHIN_S = 5.0
-WINDOWS_ON_CPU, WINDOWS_ON_GPU = 4, 16
+WINDOWS_ON_CPU = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,9 @@ class Service:
             return
         first = engines[0]
         backend = first.backend
-        windows = self.settings.device_batch_windows or (WINDOWS_ON_CPU if backend.device == "cpu" else WINDOWS_ON_GPU)
+        windows = self.settings.device_batch_windows or (
+            WINDOWS_ON_CPU if backend.device == "cpu" else backend.usual_batch
+        )
         for number, engine in enumerate(engines):
             lane = Lane(
                 engine,

@@ -28,7 +28,9 @@ class ServerSettings(BaseSettings):
     max_audio_seconds: float = Field(6 * 3600.0, gt=0, description="Longest recording, in decoded seconds.")
     max_queue: int = Field(64, ge=1, le=4096, description="Requests under way at once; one more is answered 429.")
     batch_wait_ms: float = Field(50.0, ge=0, le=1000, description="A device batch waits so long for company, at most.")
-    device_batch_windows: int = Field(0, ge=0, le=512, description="Windows in one device batch; 0: 16, on a CPU 4.")
+    device_batch_windows: int = Field(
+        0, ge=0, le=512, description="Windows in one device batch; 0: what suits the device; on a CPU 4."
+    )
     model_copies: int = Field(0, ge=0, le=16, description="Copies of the model; 0: one, of a small one on a CPU more.")
     upload_idle_seconds: float = Field(20.0, gt=0, description="An upload silent for longer is dropped (408).")
     header_seconds: float = Field(10.0, gt=0, description="A connection without a request by then is closed.")
