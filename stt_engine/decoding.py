@@ -19,6 +19,7 @@ from stt_engine.backends.base import Backend
 from stt_engine.errors import DeviceOutOfMemory, UnsupportedOption
 from stt_engine.hearing import Heard, Hearing
 from stt_engine.language import LanguageBallot, LanguageGuess, evenly_spread, vote
+from stt_engine.lookahead import Lookahead
 from stt_engine.second_looks import MORE_TEXT, SAME_WINDOW_SHARE, Window, left_behind, sparse, window_of
 from stt_engine.types import ChunkAudio, ChunkTranscript, Seconds, Segment, TranscribeOptions, seconds_from_samples
 from stt_engine.windows import Encoded
@@ -65,6 +66,7 @@ class ChunkDecoder:
         self.options = options
         self.device_batch_windows = device_batch_windows
         self._hearing = Hearing(backend, options)
+        self._lookahead = Lookahead(backend)
 
     def transcribe(
         self, chunks: Sequence[ChunkAudio], languages: Mapping[str, LanguageGuess] | None = None
@@ -222,19 +224,18 @@ class ChunkDecoder:
         return self.options.window == "fit" and longest_s <= LONGEST_SHORT_S
 
     def _fitting(self, windows: Sequence[Window], *, ahead: bool = False) -> Iterator[Sequence[Window]]:
-        """Cut as it is asked for, by the size that fits by then; `ahead`: the next one's samples travel already."""
+        """Cut as it is asked for, by the size that fits by then; `ahead`: the next one is on its way already."""
         position = 0
         while position < len(windows):
             batch = windows[position : position + self.device_batch_windows]
             position += len(batch)
             if ahead:
-                for coming in (batch, windows[position : position + self.device_batch_windows]):
-                    if coming:
-                        self.backend.stage([window.samples for window in coming])
+                self._lookahead.announce(batch, windows[position : position + self.device_batch_windows])
             yield batch
 
     def _halve(self, batch: Sequence[Window], reason: str) -> None:
         """After a batch that did not fit: from now on, device batches hold half as many windows."""
+        self._lookahead.forget()
         self.backend.give_back()
         if len(batch) == 1:
             raise DeviceOutOfMemory(
@@ -272,7 +273,7 @@ class ChunkDecoder:
         states = self._states(batch, encoded, fit=fit)
         languages = self._vote_alone(batch, states, known)
         temperatures = self.options.temperatures[:1] if fit else self.options.temperatures
-        return self._hearing.hear(batch, states, languages, temperatures)
+        return self._hearing.hear(batch, states, languages, temperatures, self._lookahead.encode_coming)
 
     def _states(self, batch: Sequence[Window], encoded: dict[int, tuple[Encoded, int]], *, fit: bool) -> Encoded:
         """From the vote, where it has encoded them; they are not kept there any longer."""
@@ -283,7 +284,8 @@ class ChunkDecoder:
             indices = [place for _, place in found]
             held = found[0][0]
             return held if indices == list(range(held.n_windows)) else self.backend.select(held, indices)
-        return self.backend.encode([w.samples for w in batch], fit=fit)
+        ahead = None if fit else self._lookahead.take(batch)
+        return ahead or self.backend.encode([w.samples for w in batch], fit=fit)
 
 
 def check_options(backend: Backend, options: TranscribeOptions) -> None:

@@ -7,7 +7,7 @@ decode ─ believed? ── no: next temperature, for the doubtful windows only
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from stt_engine.backends.base import Backend
@@ -47,14 +47,16 @@ class Hearing:
         states: Encoded,
         guesses: Sequence[LanguageGuess],
         temperatures: Sequence[float],
+        meanwhile: Callable[[], None],
     ) -> list[tuple[Window, Heard, list[Segment]]]:
         """Per window, what it came to and its segments, in the WINDOW's time.
 
         `states`: of these windows, in this order; `guesses`: the language of each; `temperatures`: tried in turn while
-        a window is not believed. Raises DeviceOutOfMemory and DeviceFailed.
+        a window is not believed; `meanwhile`: called when the first tokens are written and the device is idle.
+        Raises DeviceOutOfMemory and DeviceFailed.
         """
         requests = [self._request(guess) for guess in guesses]
-        heard = self._decode_with_fallback(states, requests, temperatures)
+        heard = self._decode_with_fallback(states, requests, temperatures, meanwhile)
         segments = [self._segments(w, h) for w, h in zip(batch, heard, strict=True)]
         if self.options.timestamps == "word":
             segments = self._with_words(states, batch, requests, heard, segments)
@@ -77,7 +79,11 @@ class Hearing:
         return (*hotwords[:111], *prompt[-(223 - len(hotwords[:111])) :])
 
     def _decode_with_fallback(
-        self, states: Encoded, requests: Sequence[WindowRequest], temperatures: Sequence[float]
+        self,
+        states: Encoded,
+        requests: Sequence[WindowRequest],
+        temperatures: Sequence[float],
+        meanwhile: Callable[[], None],
     ) -> list[Heard]:
         """Each window at the first temperature at which it is believed, else at the best of those tried."""
         tried: list[list[Heard]] = [[] for _ in requests]
@@ -90,6 +96,8 @@ class Hearing:
                 temperature=temperature,
                 beam_size=self.options.beam_size if temperature == 0 else 1,
             )
+            if everything:
+                meanwhile()
             doubtful: list[int] = []
             for place, output in zip(open_places, outputs, strict=True):
                 heard = self._judge(output, temperature)

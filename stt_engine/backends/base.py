@@ -49,6 +49,11 @@ class Backend(ABC):
         """After a DeviceOutOfMemory: free what is kept for the next batch, before a smaller one is tried."""
 
     @property
+    def encodes_ahead(self) -> bool:
+        """Whether `encode` returns while the device is still at it, so that the next batch may be begun early."""
+        return False
+
+    @property
     def usual_batch(self) -> int:
         """How many windows a device batch should hold, where the user does not say."""
         return USUAL_BATCH

@@ -43,7 +43,8 @@ class OpenAIWhisperBackend(TorchBackend):
         encoder = self._encoder
         # As AudioEncoder.forward, which refuses any other length than 3,000 frames.
         x = torch.nn.functional.gelu(encoder.conv1(mel))
-        x = torch.nn.functional.gelu(encoder.conv2(x)).permute(0, 2, 1)
+        # Contiguous, or every layer walks it across the grain: a quarter of the encoder's time on a GPU.
+        x = torch.nn.functional.gelu(encoder.conv2(x)).permute(0, 2, 1).contiguous()
         x = (x + encoder.positional_embedding[: x.shape[1]]).to(x.dtype)
         for block in encoder.blocks:
             x = block(x)

@@ -1,7 +1,8 @@
 """When each token was said: the attention of some heads to the audio, and the cheapest path through it.
 
 As openai/whisper `timing.py:find_alignment`: the scores of the alignment heads are turned into weights over the
-positions that hold audio, put on one scale, smoothed by a median, averaged, and walked by dynamic time warping.
+positions that hold audio, put on one scale, smoothed by a median, averaged, and walked by dynamic time
+warping (`torch_warp.py`).
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from stt_engine.backends.torch_decoder import DecoderModules, DecoderState
+from stt_engine.backends.torch_warp import warp
 from stt_engine.tokens import TokenTable
 from stt_engine.types import Word, seconds_from_samples
 from stt_engine.windows import WindowRequest
@@ -47,29 +47,25 @@ def align_windows(
     longest = max(len(ids) for ids in whole)
     padded = torch.tensor([ids + [table.eot] * (longest - len(ids)) for ids in whole], device=audio.device)
     hidden, scores = DecoderState(modules, audio).attend(padded, modules.alignment_heads)
-    words: list[tuple[Word, ...]] = []
-    for window, (prompt, text, request) in enumerate(zip(prompts, texts, requests, strict=True)):
-        if not text:
-            words.append(())
-            continue
+    speaking = [window for window, text in enumerate(texts) if text]
+    costs: list[Tensor] = []
+    likely: list[Tensor] = []
+    for window in speaking:
         # From the last token of the prompt on, each position is about to write the next token.
-        first, end = len(prompt) - 1, len(prompt) + len(text)
+        first, end = len(prompts[window]) - 1, len(prompts[window]) + len(texts[window])
         logits = modules.logits(hidden[window, first : end - 1])[:, : table.eot]
-        text_ids = torch.tensor(text, device=audio.device)
-        probabilities = logits.softmax(dim=1).gather(1, text_ids[:, None])[:, 0]
+        ids = padded[window, first + 1 : end]
+        likely.append(logits.softmax(dim=1).gather(1, ids[:, None])[:, 0])
         n_positions = min(audio.shape[1], max(1, n_samples[window] // SAMPLES_PER_POSITION))
         weights = torch.stack([scores[head][window, : end + 1, :n_positions] for head in modules.alignment_heads])
-        cost = -_attention(weights)[first:end]
-        words.append(
-            words_from_alignment(
-                table,
-                request.language,
-                text,
-                warp(cost.cpu().numpy()),
-                probabilities.tolist(),
-                seconds_from_samples(n_samples[window]),
-            )
-        )
+        costs.append(-_attention(weights)[first:end])
+    words: list[tuple[Word, ...]] = [()] * len(texts)
+    # Only now is the device waited for.
+    probabilities = torch.cat(likely).tolist() if likely else []
+    for window, path in zip(speaking, warp(costs), strict=True):
+        own, probabilities = probabilities[: len(texts[window])], probabilities[len(texts[window]) :]
+        window_s = seconds_from_samples(n_samples[window])
+        words[window] = words_from_alignment(table, requests[window].language, texts[window], path, own, window_s)
     return words
 
 
@@ -88,32 +84,3 @@ def _median(x: Tensor) -> Tensor:
         return x
     mirrored = torch.nn.functional.pad(x, (half, half), mode="reflect")
     return mirrored.unfold(-1, MEDIAN_WIDTH, 1).sort(dim=-1).values[..., half]
-
-
-def warp(cost: npt.NDArray[np.float32]) -> list[tuple[int, int]]:
-    """The cheapest path from the first to the last corner of `(n, m)`, one step right, down or both at a time.
-
-    Dynamic time warping as openai/whisper `timing.py:dtw_cpu`, ties included (right before down before both), but
-    an antidiagonal at a time, whose cells do not depend on each other.
-    """
-    n, m = cost.shape
-    total = np.full((n + 1, m + 1), np.inf, dtype=np.float32)
-    came_from = np.full((n + 1, m + 1), -1, dtype=np.int8)
-    total[0, 0] = 0.0
-    for diagonal in range(2, n + m + 1):
-        i = np.arange(max(1, diagonal - m), min(n, diagonal - 1) + 1)
-        j = diagonal - i
-        both, down, right = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
-        origin = np.where((both < down) & (both < right), 0, np.where((down < both) & (down < right), 1, 2))
-        total[i, j] = cost[i - 1, j - 1] + np.choose(origin, (both, down, right))
-        came_from[i, j] = origin
-    came_from[0, :] = 2
-    came_from[:, 0] = 1
-    path: list[tuple[int, int]] = []
-    i_at, j_at = n, m
-    while i_at > 0 or j_at > 0:
-        path.append((i_at - 1, j_at - 1))
-        came = came_from[i_at, j_at]
-        i_at -= int(came != 2)
-        j_at -= int(came != 1)
-    return path[::-1]

@@ -87,6 +87,10 @@ class TorchBackend(Backend):
             torch.cuda.empty_cache()
 
     @property
+    def encodes_ahead(self) -> bool:
+        return self._mel is not None
+
+    @property
     def usual_batch(self) -> int:
         return self._modules.windows_in(free_bytes(self._torch_device)) if self._mel is not None else USUAL_BATCH
 

@@ -8,18 +8,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from whisper.timing import dtw_cpu, median_filter
 
-from stt_engine.backends.torch_alignment import MEDIAN_WIDTH, _attention, _median, warp
+from stt_engine.backends.torch_alignment import MEDIAN_WIDTH, _attention, _median
+from stt_engine.backends.torch_warp import warp
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 2**32 - 1), st.booleans())
-def test_the_path_is_openais(n: int, m: int, seed: int, ties: bool) -> None:
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(1, 40)), min_size=1, max_size=5),
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+)
+def test_the_paths_are_openais(shapes: list[tuple[int, int]], seed: int, ties: bool) -> None:
+    """Of windows of unlike shapes in one batch as of each by itself."""
     generator = np.random.default_rng(seed)
-    cost = generator.integers(-2, 3, (n, m)).astype(np.float32) if ties else generator.normal(size=(n, m))
-    rows, columns = dtw_cpu(cost.astype(np.float64))
-    path = warp(cost.astype(np.float32))
-    assert path == list(zip(rows.tolist(), columns.tolist(), strict=True))
-    assert all(type(place) is int for step in path for place in step)
+    costs = [
+        (generator.integers(-2, 3, shape) if ties else generator.normal(size=shape)).astype(np.float32)
+        for shape in shapes
+    ]
+    for cost, path in zip(costs, warp([torch.from_numpy(cost) for cost in costs]), strict=True):
+        rows, columns = dtw_cpu(cost.astype(np.float64))
+        assert path == list(zip(rows.tolist(), columns.tolist(), strict=True))
+        assert all(type(place) is int for step in path for place in step)
+
+
+def test_no_window_has_no_path() -> None:
+    assert warp([]) == []
 
 
 @settings(max_examples=40, deadline=None)
