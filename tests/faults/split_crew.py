@@ -14,9 +14,10 @@ from typing import Any
 from stt_engine.errors import RetryableError, SourceChanged
 from stt_engine.split import SplitOptions
 from stt_engine.types import ChunkTranscript, Seconds, TranscribeOptions
+from tasks.compact import tidy
 from tasks.cpu_work import split_order
 from tasks.discover import discover
-from tasks.land import land_batch
+from tasks.land import land_batch, repair_derived
 from tasks.liveness import Heartbeat, RunIdentity
 from tasks.night import Night
 from tasks.night_terms import NightOptions, NightOutcome
@@ -127,6 +128,8 @@ def split_night(
     """Everything below `source` that has no row yet, planned, split, landed."""
     run = RunIdentity.here("splitting")
     with Heartbeat(store, run), spool_for(run.run_id, str(spool)) as spool_uri:
+        tidy(store, run)
+        repair_derived(store)
         plan = make_plan(store, discover(str(source)), run=run, options_hash=OPTIONS, now=datetime.now(UTC))
         options = NightOptions(
             split=SplitOptions(),
