@@ -21,13 +21,15 @@ from tasks.storage import open_store
 from tasks.types import LandingBatch
 from tests.engine.encoding import wav
 from tests.faults.quick_night import QuickNight, quick_night
-from tests.faults.runs import N_FILES, N_PARTS, RUN_OPTIONS, parts, said
+from tests.faults.runs import RUN_OPTIONS, parts, said
 from tests.flows.conftest import CommandLine
 from tests.flows.tables import rows
 from tests.prefect_server import PrefectServer
 from tests.tasks.waiting import until
 
 HOUR_S, DAY_S = 3_600, 86_400
+N_SOME, SOME = 8, ("--pattern", "en_0*.flac")
+"""So many of the source are enough; in parts of two."""
 JUMPS_S = {"back an hour": -HOUR_S, "forward a day": DAY_S}
 
 
@@ -126,7 +128,7 @@ def test_a_whole_night_through_a_jump(
 ) -> None:
     dest, clock = tmp_path / "tables", tmp_path / "clock"
     clock.write_text("0")
-    command = ("run", source, dest, *RUN_OPTIONS, "--spool", tmp_path / "spool")
+    command = ("run", source, dest, *RUN_OPTIONS, *SOME, "--spool", tmp_path / "spool")
     flow = CommandLine(server.url).start(*command, LD_PRELOAD=str(jumping_clock), JUMPING_CLOCK=str(clock))
     until(lambda: parts(dest) >= 1 or flow.poll() is not None, within_s=120)
     clock.write_text(str(JUMPS_S[jump]))
@@ -135,11 +137,11 @@ def test_a_whole_night_through_a_jump(
     assert flow.returncode == 0, err
     assert "Traceback" not in err, err
     summary = json.loads(out.splitlines()[-1])
-    assert at_the_jump < N_PARTS, "the night was over before the clock jumped"
-    assert summary["landed"] == N_FILES
+    assert at_the_jump < N_SOME // 2, "the night was over before the clock jumped"
+    assert summary["landed"] == N_SOME
     assert 0 < summary["wall_seconds"] < 300 and summary["rtfx"] > 0
 
-    assert said(dest) == texts
+    assert said(dest).items() <= texts.items() and len(said(dest)) == N_SOME
     found = rows(dest).values()
     assert all(row["processing_s"] >= 0 for row in found)
     moments = sorted(row["transcribed_at"] for row in found)
@@ -148,4 +150,4 @@ def test_a_whole_night_through_a_jump(
     assert record.ended_at is not None and timedelta(0) < record.ended_at - record.started_at < timedelta(seconds=300)
     assert all(value >= 0 for value in record.counts.values()), record.counts
     again = CommandLine(server.url)(*command)
-    assert (again.status, again.json["landed"], again.json["already_done"]) == (0, 0, N_FILES), again.err
+    assert (again.status, again.json["landed"], again.json["already_done"]) == (0, 0, N_SOME), again.err
