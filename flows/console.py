@@ -12,6 +12,7 @@ from rich.table import Table
 from stt_engine.models import Progress as Transfer
 from tasks.announce import Event
 from tasks.night_terms import FileFinished
+from tasks.one_line import one_line
 from tasks.report import audio_length
 from tasks.types import FileFailure, LandedPart, NightPlan
 
@@ -77,7 +78,10 @@ class NightBar:
             if isinstance(outcome, FileFailure) or outcome.transcript is None:
                 self._failed += 1
                 self._progress.console.print(
-                    f"{outcome.error_type}: {outcome.error_message}", markup=False, highlight=False, soft_wrap=True
+                    one_line(f"{outcome.error_type}: {outcome.error_message}"),
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
                 )
             else:
                 self._audio_s += outcome.transcript.duration_s

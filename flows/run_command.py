@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -62,12 +63,12 @@ def nothing_new(run: PreparedRun) -> RunSummary | None:
 
     if get_current_settings().api.url is not None:
         return None
-    started_at = datetime.now(UTC)
+    started_at, began_s = datetime.now(UTC), time.monotonic()
     with stderr.status("looking for new audio"):
         plan = plan_only(run, open_store(run.settings.dest), now=started_at, limit=1)
     if plan.batches:
         return None
-    return summary_of_nothing(run, plan, wall_s=(datetime.now(UTC) - started_at).total_seconds())
+    return summary_of_nothing(run, plan, wall_s=time.monotonic() - began_s)
 
 
 def run_flow(settings: RunSettings) -> RunSummary:

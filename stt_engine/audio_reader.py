@@ -6,6 +6,7 @@ else, so that a playlist disguised as a recording cannot make it read other file
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path, PurePosixPath
@@ -53,8 +54,18 @@ class AudioReader:
             raise
 
     def seek(self, offset_bytes: int, whence: int = os.SEEK_SET) -> int:
+        """Where FFmpeg asks for, which in a damaged file may be anywhere. That is no trouble of the source: before the
+        beginning the answer is negative, as FFmpeg has it from its own readers; behind the end nothing more comes.
+        """
         try:
-            return self._stream.seek(offset_bytes, whence)
+            if self.size_bytes is None:
+                return self._stream.seek(offset_bytes, whence)
+            bases_bytes = {os.SEEK_SET: 0, os.SEEK_CUR: self._stream.tell(), os.SEEK_END: self.size_bytes}
+            wanted_bytes = bases_bytes[whence] + offset_bytes
+            if wanted_bytes < 0:
+                return -errno.EINVAL
+            self._stream.seek(min(wanted_bytes, self.size_bytes))  # some file systems refuse places far behind the end
+            return wanted_bytes
         except BaseException as error:
             self.failure = self.failure or error
             raise

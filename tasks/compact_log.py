@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from stt_engine.errors import DestinationRefused
 from tasks.liveness import RunIdentity
+from tasks.newer import refuse_newer
 from tasks.parts import batch_of_path
 from tasks.storage import NotStored, Store, Stored
 
@@ -150,8 +151,10 @@ class CompactionLog:
         except NotStored:
             return None
         try:
-            return _from_json(json.loads(payload))
-        except (ValueError, KeyError, TypeError) as error:
+            document = json.loads(payload)
+            refuse_newer(self._store.uri_of(_record_path(number)), "format", document["format"], FORMAT)
+            return _from_json(document)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DestinationRefused(
                 f"{self._store.uri_of(_record_path(number))} is no readable record of a compaction "
                 f"({type(error).__name__}); restore it: it says which of two parts counts"

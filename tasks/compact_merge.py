@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from stt_engine.errors import DestinationRefused
 from tasks.compact_log import CompactionLog, Entry, Input, Kind, Merge, merged_away
 from tasks.live_parts import SUPERSEDED
+from tasks.newer import refuse_newer_part
 from tasks.parts import batch_of_path, path_in
-from tasks.rows import from_parquet, segments_table, words_table
+from tasks.rows import conformed, from_parquet, segments_table, words_table
 from tasks.schema import SUPERSEDED_ROWS, TRANSCRIPTS, stamped
 from tasks.storage import NotStored, Store
 
@@ -92,22 +93,14 @@ def _rows(store: Store, path: str, schema: pa.Schema) -> pa.Table:
     output stands already, and what is made of this will not be written.)"""
     try:
         table = from_parquet(store.read(path))
+        refuse_newer_part(store.uri_of(path), table.schema.metadata)
+        return conformed(table, schema)
     except NotStored:
         return schema.empty_table()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DestinationRefused(
             f"{store.uri_of(path)} is no readable part ({type(error).__name__}), and is to be compacted; restore it"
         ) from error
-    return conformed(table, schema)
-
-
-def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """With today's columns: those that an older version did not write are null."""
-    columns = [
-        table[field.name] if field.name in table.schema.names else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.table(columns, names=schema.names).cast(schema).replace_schema_metadata(table.schema.metadata)
 
 
 def _without(table: pa.Table, positions: Sequence[int]) -> pa.Table:

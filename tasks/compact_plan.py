@@ -1,7 +1,7 @@
 """What a compaction would do: which rows a newer one has superseded, and which parts become one.
 
 A part is taken up when it is less than half of the size aimed at and has company, or when it holds superseded rows.
-Left alone are the parts of live runs, which may still try to land them, and those of a newer Nightscribe.
+Left alone are the parts of live runs, which may still try to land them, and those with columns of a newer Nightscribe.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tasks.live_parts import LiveParts
 from tasks.liveness import is_alive
 from tasks.parts import Part, list_parts, read_columns
 from tasks.plan_log import OpenPlan, PlanLog
-from tasks.schema import SCHEMA_VERSION, TRANSCRIPTS
+from tasks.schema import TRANSCRIPTS
 from tasks.storage import Store
 
 _KEY = ("source_uri", "transcribed_at", "batch_id", "source_version")
@@ -38,7 +38,7 @@ class CompactionPlan:
     superseded: int
     """Rows of the parts that may be taken up which a newer row of the same recording supersedes."""
     held: int
-    """Parts left alone: of live runs, or of a newer version."""
+    """Parts left alone: of live runs, or with columns of a newer version."""
 
 
 def plan_merges(store: Store, live: LiveParts, *, target_bytes: int, nonce: str, store_now: datetime) -> CompactionPlan:
@@ -87,10 +87,8 @@ def held_batches(plans: Sequence[OpenPlan]) -> Set[str]:
 
 def is_known(part: pa.Table) -> bool:
     """False for a part with columns that this version would lose."""
-    metadata = part.schema.metadata or {}
-    columns = json.loads(metadata.get(b"nightscribe.columns", b"{}"))
-    version = int(metadata.get(b"nightscribe.schema_version", b"0"))
-    return version <= SCHEMA_VERSION and set(columns) <= set(TRANSCRIPTS.names)
+    columns = json.loads((part.schema.metadata or {}).get(b"nightscribe.columns", b"{}"))
+    return set(columns) <= set(TRANSCRIPTS.names)
 
 
 def superseded_rows(tables: Sequence[pa.Table]) -> Mapping[int, tuple[int, ...]]:

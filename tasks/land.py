@@ -21,8 +21,10 @@ import pyarrow as pa
 from stt_engine.errors import AccessDenied, DestinationRefused
 from tasks.compact_log import CompactionLog, merged_away
 from tasks.ledger import read_ledger
+from tasks.newer import refuse_newer_part
 from tasks.parts import list_parts, part_path, path_in
-from tasks.rows import from_parquet, segments_table, to_parquet, transcripts_table, words_table
+from tasks.rows import conformed, from_parquet, segments_table, to_parquet, transcripts_table, words_table
+from tasks.schema import TRANSCRIPTS
 from tasks.storage import NotStored, Store
 from tasks.types import FileResult, LandedPart, LandingBatch, RunStamp
 
@@ -118,8 +120,10 @@ def _derive(store: Store, transcripts: pa.Table, path: str) -> None:
 def _read_part(store: Store, path: str) -> pa.Table:
     payload = store.read(path)
     try:
-        return from_parquet(payload)
-    except (pa.ArrowException, OSError) as error:
+        table = from_parquet(payload)
+        refuse_newer_part(store.uri_of(path), table.schema.metadata)
+        return conformed(table, TRANSCRIPTS)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DestinationRefused(
             f"{store.uri_of(path)} is no readable part; restore it, or move it out of DEST to have its files done again"
         ) from error

@@ -1,8 +1,10 @@
 """Who is still at work: a run's heartbeat in the store, and whether to believe it.
 
 A heartbeat is compared with the store's own clock (the modification time of an object just written), never with the
-clock of the machine that asks. Taking a live run for dead costs work done twice, never a row landed twice: whoever
-adopts its batches lands them under the same names, and each name is created once (see `tasks.plan_log`).
+clock of the machine that asks; between runs of one machine by the time since it was booted, which nobody can set, since
+a local disk's clock is the machine's own and may jump. Taking a live run for dead costs work done twice, never a row
+landed twice: whoever adopts its batches lands them under the same names, and each name is created once (see
+`tasks.plan_log`).
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ import logging
 import os
 import socket
 import threading
+import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
 from stt_engine.errors import NightscribeError
 from stt_engine.types import Seconds
-from tasks.storage import Store
+from tasks.storage import NotStored, Store
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +70,7 @@ def heartbeat_path(run_id: str) -> str:
 
 def beat(store: Store, run: RunIdentity) -> datetime:
     """Writes the heartbeat and returns the store's time of it."""
-    payload = asdict(run) | {"at": datetime.now(UTC).isoformat()}
+    payload = asdict(run) | {"at": datetime.now(UTC).isoformat(), "since_boot_s": _since_boot_s()}
     store.replace(heartbeat_path(run.run_id), json.dumps(payload).encode())
     stored = store.stat(heartbeat_path(run.run_id))
     return stored.modified_at if stored else datetime.now(UTC)
@@ -78,7 +81,23 @@ def is_alive(store: Store, run: RunIdentity, *, store_now: datetime, dead_after_
     if run.surely_gone():
         return False
     stored = store.stat(heartbeat_path(run.run_id))
-    return stored is not None and store_now - stored.modified_at < timedelta(seconds=dead_after_s)
+    if stored is None:
+        return False
+    age_s = _age_since_boot_s(store, run)
+    if age_s is None:
+        age_s = (store_now - stored.modified_at).total_seconds()
+    return age_s < dead_after_s
+
+
+def _age_since_boot_s(store: Store, run: RunIdentity) -> Seconds | None:
+    """Of the heartbeat of a run of this machine since its last boot; None for any other."""
+    now_s = _since_boot_s()
+    if now_s is None or run.boot_id is None or run.boot_id != _boot_id():
+        return None
+    try:
+        return now_s - float(json.loads(store.read(heartbeat_path(run.run_id)))["since_boot_s"])
+    except (NotStored, ValueError, KeyError, TypeError):
+        return None  # gone meanwhile, or written by a version that did not say
 
 
 class Heartbeat:
@@ -115,6 +134,11 @@ class Heartbeat:
                 beat(self._store, self._run)
             except NightscribeError as error:
                 log.warning("missed a heartbeat of run %s: %s", self._run.run_id, error)
+
+
+def _since_boot_s() -> Seconds | None:
+    """Goes on while the machine sleeps, unlike time.monotonic; None where the system has no such clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else None
 
 
 def _boot_id() -> str | None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from stt_engine.errors import AccessDenied, DestinationRefused, StorageUnavailable
-from tasks.process_mark import owner_is_gone, process_mark
+from tasks.process_mark import owner_is_gone, owner_lives, process_mark
 from tasks.storage import NotStored, Store, Stored, checked
 
 TEMPORARY = "_tmp"
@@ -84,7 +84,9 @@ class LocalStore(Store):
     def sweep(self) -> None:
         old = datetime.now(UTC) - ABANDONED_AFTER
         for stored in self.list(TEMPORARY):
-            if stored.modified_at < old or owner_is_gone(stored.path.removesuffix(".tmp")):
+            name = stored.path.removesuffix(".tmp")
+            # by its age only where nothing else tells: the clock may have jumped since it was written
+            if owner_is_gone(name) or (stored.modified_at < old and not owner_lives(name)):
                 self.delete(stored.path)
 
     def _path(self, path: str) -> Path:

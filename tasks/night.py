@@ -314,6 +314,8 @@ class Night:
             self._landings.was_lost(order.batch, order.results, error)
             if isinstance(error, DestinationRefused):
                 raise  # whatever else is transcribed could not be landed either
+            # It may be that no run record can be written either: then this is all that tells.
+            log.error("%d files could not be landed and are left for the next run: %s", len(order.results), error)
             return
         self._landings.has_landed(order.results, part)
         self._on_part(part)

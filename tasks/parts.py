@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stt_engine.errors import DestinationRefused
+from tasks.newer import refuse_newer_part
+from tasks.schema import TRANSCRIPTS
 from tasks.storage import NotStored, Store, Stored
 
 SUFFIX = ".parquet"
@@ -20,6 +22,8 @@ TAIL_BYTES = 64 * 1024
 """Fetched first: it holds the footer of every usual part, and all of a small one."""
 READERS = 16
 """Parts read at once; each is one or two small requests, so it is latency that is hidden."""
+_ALWAYS_THERE = frozenset({"source_uri", "source_version", "options_hash", "status"})
+"""In every row of ours: a null there is somebody else's, and would make a file that is done new."""
 
 
 def part_path(table: str, ingest_date: date, batch_id: str) -> str:
@@ -88,8 +92,8 @@ def read_parts(
     """These columns of each part that `wanted` says yes to after a look at its footer; in the order of `parts`.
 
     Raises PartVanished for one that is gone since the listing (compaction: its rows are elsewhere by now), and
-    DestinationRefused with its name for one that is there but cannot be read: going on without either would transcribe
-    its files a second time.
+    DestinationRefused with its name for one that is there but cannot be read, is none of ours, or of a newer version:
+    going on without it would transcribe its files a second time.
     """
 
     def read(part: Part) -> pa.Table | None:
@@ -144,12 +148,29 @@ def _read(
         have_from = footer_from
     buffer = pa.py_buffer(sparse)
     metadata = pq.read_metadata(pa.BufferReader(buffer))
+    refuse_newer_part(store.uri_of(stored.path), metadata.metadata)
+    _check_types(metadata.schema.to_arrow_schema(), columns)
     if not wanted(metadata):
         return None
     for start, stop in _column_ranges(metadata, columns):
         _fill(store, stored, sparse, start, min(stop, have_from))
     part = pq.ParquetFile(pa.BufferReader(buffer), metadata=metadata, page_checksum_verification=True)
-    return part.read(columns=list(columns), use_threads=False)
+    table = part.read(columns=list(columns), use_threads=False)
+    for name in _ALWAYS_THERE.intersection(columns):
+        if table[name].null_count:
+            raise ValueError(f"rows without {name}")
+    return table
+
+
+def _check_types(found: pa.Schema, columns: Sequence[str]) -> None:
+    """Raises KeyError for a column that is missing, ValueError for one that holds something else than ours does."""
+    for name in columns:
+        kind = found.field(name).type
+        if name not in TRANSCRIPTS.names or pa.types.is_nested(kind):
+            continue
+        wanted = TRANSCRIPTS.field(name).type
+        if kind != wanted and not (pa.types.is_large_string(kind) and pa.types.is_string(wanted)):
+            raise ValueError(f"{name} is {kind}")
 
 
 def _fill(store: Store, stored: Stored, sparse: mmap.mmap, start: int, stop: int) -> None:

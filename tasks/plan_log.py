@@ -24,6 +24,7 @@ from typing import Any
 
 from stt_engine.errors import DestinationRefused
 from tasks.liveness import RunIdentity
+from tasks.newer import refuse_newer
 from tasks.storage import NotStored, Store, Stored
 from tasks.types import AudioFile, LandingBatch, NightPlan
 
@@ -99,8 +100,10 @@ class PlanLog:
         except NotStored:
             return None
         try:
-            return _from_json(payload)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+            document = json.loads(payload)
+            refuse_newer(self._store.uri_of(_entry_path(number)), "format", document["format"], FORMAT)
+            return _from_json(document)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise DestinationRefused(
                 f"{self._store.uri_of(_entry_path(number))} is no readable plan ({type(error).__name__}); restore it, "
                 "or delete it when no other run is at work"
@@ -170,7 +173,16 @@ class PlanLog:
         return OpenPlan(number, entry, marked, unsettled)
 
     def _unsettled(self, number: int) -> frozenset[str]:
-        return frozenset(json.loads(self._store.read(_mark_path(number)) or b'{"unsettled": []}')["unsettled"])
+        payload = self._store.read(_mark_path(number))
+        if not payload:
+            return frozenset()
+        try:
+            return frozenset(str(batch_id) for batch_id in json.loads(payload)["unsettled"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DestinationRefused(
+                f"{self._store.uri_of(_mark_path(number))} is no readable mark of a plan ({type(error).__name__}); "
+                "delete it: the next run then finds out by itself what of that plan has landed"
+            ) from error
 
 
 def _without(batch: LandingBatch, uri: str) -> LandingBatch:
@@ -226,8 +238,7 @@ def _batch_to_json(batch: LandingBatch) -> dict[str, Any]:
     }
 
 
-def _from_json(payload: bytes) -> PlanEntry:
-    document = json.loads(payload)
+def _from_json(document: dict[str, Any]) -> PlanEntry:
     if document["format"] != FORMAT:
         raise ValueError(f"format {document['format']}")
     options_hash = document["options_hash"]

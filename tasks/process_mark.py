@@ -22,6 +22,12 @@ def owner_is_gone(name: str) -> bool:
     return mark is not None and mark[1] == _place() and not Path(f"/proc/{mark[2]}").exists()
 
 
+def owner_lives(name: str) -> bool:
+    """True when the mark is of a process of this place that is there (or of a later one with the same id)."""
+    mark = _MARK.search(name)
+    return mark is not None and mark[1] == _place() and Path(f"/proc/{mark[2]}").exists()
+
+
 def _place() -> str:
     try:
         namespace = os.readlink("/proc/self/ns/pid")

@@ -19,6 +19,8 @@ from urllib.parse import quote
 
 import fsspec
 
+from tasks.one_line import escape_arguments, without_controls
+
 HIDDEN = "[secret]"
 
 _TELLING = re.compile(
@@ -72,11 +74,12 @@ def redact_logs() -> None:
 
     def make_redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
+        escape_arguments(record)
         try:
             said = record.getMessage()
         except (TypeError, ValueError, KeyError):  # a bad log call: its handler says so
             return record
-        if (clean := redacted(said)) != said:
+        if (clean := redacted(without_controls(said))) != said:
             record.msg, record.args = clean, None
         if record.exc_info and record.exc_info[0] is not None:
             # Formatters take the text that is there already.

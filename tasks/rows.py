@@ -64,6 +64,16 @@ def from_parquet(payload: bytes) -> pa.Table:
     return pq.read_table(pa.BufferReader(payload), page_checksum_verification=True)
 
 
+def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """With today's columns: those that an older version did not write are null. Raises ValueError (ArrowInvalid is one)
+    where a column cannot be null, or holds something else."""
+    columns = [
+        table[field.name] if field.name in table.schema.names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, names=schema.names).cast(schema).replace_schema_metadata(table.schema.metadata)
+
+
 def _transcript_row(result: FileResult, batch: LandingBatch, stamp: RunStamp, transcribed_at: datetime) -> Row:
     file, info, said = result.file, result.info, result.transcript
     warnings = [*result.warnings, *(info.warnings if info else ()), *(said.warnings if said else ())]

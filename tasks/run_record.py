@@ -10,6 +10,7 @@ from typing import Any
 
 from stt_engine.errors import DestinationRefused
 from tasks.live_parts import LiveParts, with_live_parts
+from tasks.newer import refuse_newer
 from tasks.parts import read_columns
 from tasks.storage import NotStored, Store
 
@@ -91,10 +92,12 @@ def read_record(store: Store, run_id: str) -> RunRecord | None:
     """None where there is no such run. Raises DestinationRefused naming a record that cannot be read."""
     path = f"_runs/{run_id}.json"
     try:
-        return _from_json(json.loads(store.read(path)))
+        document = json.loads(store.read(path))
+        refuse_newer(store.uri_of(path), "format", document["format"], FORMAT)
+        return _from_json(document)
     except NotStored:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DestinationRefused(f"{store.uri_of(path)} is no readable run record; delete it to go on") from error
 
 
@@ -155,6 +158,8 @@ def _from_json(document: dict[str, Any]) -> RunRecord:
         raise ValueError("another format")
     document["started_at"] = datetime.fromisoformat(document["started_at"])
     document["ended_at"] = datetime.fromisoformat(document["ended_at"]) if document["ended_at"] else None
+    if not isinstance(document["counts"], dict):
+        raise ValueError("no counts")
     document["failures"] = tuple(_failure_from_json(failure) for failure in document["failures"])
     return RunRecord(**document)
 

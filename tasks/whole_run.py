@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect import get_run_logger
@@ -12,6 +13,7 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import ValidationError
 
 from stt_engine.errors import NightscribeError, UsageError
+from stt_engine.types import Seconds
 from tasks.announce import Logger, announce, tell
 from tasks.cancel import CancelWatch
 from tasks.claim import claim
@@ -38,10 +40,10 @@ def whole_run(**options: Any) -> State:
         Completed, Failed (retryable failures are left) or Cancelled, with the `RunSummary`; or Failed at once with the
         error, where the options cannot be used: its message is one line that says what to change.
     """
-    started_at = datetime.now(UTC)
+    started_at, began_s = datetime.now(UTC), time.monotonic()
     redact_logs()
     try:
-        return _night_of(prepare(RunSettings(**options)), started_at)
+        return _night_of(prepare(RunSettings(**options)), started_at, began_s)
     except ValidationError as error:
         return _refused(UsageError(in_one_line(error)))
     except NightscribeError as error:  # true for the whole run: what is a file's own stays with the file
@@ -62,7 +64,7 @@ def _refused(error: NightscribeError) -> State:
     return Failed(message=line, data=error)
 
 
-def _night_of(run: PreparedRun, started_at: datetime) -> State:
+def _night_of(run: PreparedRun, started_at: datetime, began_s: Seconds) -> State:
     log = get_run_logger()
     settings = run.settings
     store = open_store(settings.dest)
@@ -98,7 +100,7 @@ def _night_of(run: PreparedRun, started_at: datetime) -> State:
         claimed.unsettled = outcome.unsettled
         for load in loads:
             log.info("model loaded in %.1f s by worker process %d on %s", load.load_s, load.pid, load.device)
-        ended_at = datetime.now(UTC)
+        ended_at = started_at + timedelta(seconds=time.monotonic() - began_s)  # a clock may jump during a night
         summary = summary_of(run, plan, outcome, started_at=started_at, ended_at=ended_at)
         if plan.batches:
             record = record_of(run, plan, outcome, summary, loads, started_at=started_at, ended_at=ended_at)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
 from stt_engine.errors import WorkerFault
+from tasks.one_line import escape_arguments
 from tasks.redaction import redacted
 from tasks.runners.wire import (
     Call,
@@ -163,6 +164,7 @@ class ForwardingHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            escape_arguments(record)
             log = WorkerLog(record.levelno, record.name, redacted(self.format(record)), record.created)
             self._outgoing.send(FrameKind.LOG, pickle.dumps(log))
         except Exception:  # noqa: BLE001 - as every handler of the standard library: a bad log call must not end a transcription

@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 
+from stt_engine.audio_reader import AudioReader
 from stt_engine.decode import AudioLimits, open_audio
 from stt_engine.errors import (
     AccessDenied,
@@ -263,3 +264,18 @@ def test_a_playlist_reads_no_other_file_and_no_address(name: str, tmp_path: Path
             with pytest.raises((NotAudio, CorruptAudio, NoAudioStream)):
                 decoded(f"ffconcat version 1.0\nfile {target}\n".encode(), name)
     assert asked == []
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("offset_bytes", [-1, -(2**62), 101, 2**62])
+def test_a_place_that_no_file_has_is_no_fault_of_the_source(offset_bytes: int, in_memory: bool, tmp_path: Path) -> None:
+    """Damaged containers point there, and some file systems answer with an error."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(bytes(100))
+    reader = AudioReader(io.BytesIO(bytes(100)) if in_memory else path, name="a.wav")
+    found = reader.seek(offset_bytes)
+    assert found == (offset_bytes if offset_bytes >= 0 else -22)
+    assert reader.read(10) == (b"" if offset_bytes >= 0 else bytes(10)), "a place that is refused is not gone to"
+    assert reader.seek(-4, os.SEEK_END) == 96 and reader.read() == bytes(4)
+    assert reader.failure is None
+    reader.close()

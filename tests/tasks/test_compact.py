@@ -174,12 +174,13 @@ def test_columns_that_an_older_version_did_not_have_become_null(local_store: Sto
     assert table["codec"].to_pylist() == [None, None, "pcm_mulaw", "pcm_mulaw"]
 
 
-def test_parts_of_a_newer_version_are_left_alone_and_damaged_ones_named(local_store: Store) -> None:
+def test_parts_with_newer_columns_are_left_alone_and_damaged_ones_named(local_store: Store) -> None:
     files = audio_files(9)
     land_nights(local_store, files)
     newer, *_, last = list_parts(local_store, "transcripts")
     table = from_parquet(local_store.read(newer.stored.path))
-    metadata = table.schema.metadata | {b"nightscribe.schema_version": b"2"}
+    columns = json.loads(table.schema.metadata[b"nightscribe.columns"]) | {"mood": "a column of tomorrow"}
+    metadata = table.schema.metadata | {b"nightscribe.columns": json.dumps(columns).encode()}
     local_store.replace(newer.stored.path, to_parquet(table.replace_schema_metadata(metadata)))
     done = compact(local_store)
     assert (done.parts_after, done.parts_left_alone) == (2, 1)
