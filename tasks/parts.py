@@ -26,6 +26,11 @@ def part_path(table: str, ingest_date: date, batch_id: str) -> str:
     return f"{table}/ingest_date={ingest_date.isoformat()}/{batch_id}{SUFFIX}"
 
 
+def partition_date(path: str) -> date:
+    """The ingest_date of a part's folder."""
+    return date.fromisoformat(PurePosixPath(path).parent.name.removeprefix("ingest_date="))
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     stored: Stored
