@@ -22,7 +22,8 @@ TARGET = ROOT / "docs" / "tables.md"
 
 INTRODUCTION = f"""# The tables
 
-Made from `tasks/schema.py` by `scripts/write_tables_page.py`; change it there.
+Made from `tasks/schema.py` by `scripts/write_tables_page.py`; change it there. How to ask the tables:
+[analysts.md](analysts.md).
 
 Schema version {SCHEMA_VERSION}. Each row of `transcripts` says the version it was written under in `schema_version`,
 each part of every table in its Parquet metadata (`nightscribe.schema_version`, beside `nightscribe.table`,
