@@ -138,9 +138,10 @@ def package_version() -> str:
 
 
 def stamped(schema: pa.Schema, table: str, *, engine_version: str) -> pa.Schema:
-    """The schema with what a part says about itself in the file's metadata."""
+    """The schema as parts have it: with what a part says about itself in the file's metadata. What only docs/tables.md
+    says of fields is left out, since every reader parses it with every part."""
     described = {field.name: (field.metadata or {}).get(b"description", b"").decode() for field in schema}
-    return schema.with_metadata(
+    return pa.schema(map(_brief, schema)).with_metadata(
         {
             "nightscribe.table": table,
             "nightscribe.schema_version": str(SCHEMA_VERSION),
@@ -150,3 +151,14 @@ def stamped(schema: pa.Schema, table: str, *, engine_version: str) -> pa.Schema:
             "nightscribe.columns": json.dumps(described, ensure_ascii=False),
         }
     )
+
+
+def _brief(field: pa.Field) -> pa.Field:
+    said = {name: text for name, text in (field.metadata or {}).items() if name in (b"description", b"unit")}
+    return field.with_type(_brief_type(field.type)).with_metadata(said or None)
+
+
+def _brief_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(_brief(kind.value_field))
+    return pa.struct(map(_brief, kind)) if pa.types.is_struct(kind) else kind
