@@ -1,4 +1,4 @@
-"""The command line: `nightscribe run`, `transcribe`, `serve`, `client`, `failures`, `compact`, `forget`, `models` ...
+"""The command line: `nightscribe run`, `transcribe`, `serve`, `client`, `failures`, `export`, `compact`, `models` ...
 
 Results go to stdout, everything else to stderr. Exit status: 0 done; 1 a fault of ours; 2 arguments that cannot be
 used; 3 retryable failures are left. Each command imports what it needs when it is called: `--help` answers at once.
@@ -198,6 +198,49 @@ def failures(
         ):
             stdout.print(f"  [bold]{name:<14}[/bold]{escape(said)}", highlight=False, soft_wrap=True)
     stderr.print("each kind has a page: docs/failures/", highlight=False)
+
+
+@app.command()
+def export(
+    dest: Annotated[
+        str,
+        typer.Argument(envvar="NIGHTSCRIBE_DEST", help="Folder or s3:// URI of the tables.", show_default=False),
+    ],
+    to: Annotated[Path, typer.Option("--to", help="Folder for a file for each recording.", show_default=False)],
+    output_format: Annotated[
+        str, typer.Option("--format", envvar="NIGHTSCRIBE_FORMAT", help="txt, json, srt, vtt or tsv.")
+    ] = "txt",
+    where: Annotated[
+        str | None, typer.Option(help="SQL condition on the columns of transcripts, e.g. \"language = 'ko'\".")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", envvar="NIGHTSCRIBE_JSON", help="Print one JSON object last on stdout.")
+    ] = False,
+) -> None:
+    """Transcripts out of the tables: subtitles, text or JSON, a file for the newest row of each recording."""
+    from flows.export_command import export_once
+
+    export_once(dest, to, output_format=output_format, where=where, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    dest: Annotated[
+        str,
+        typer.Argument(envvar="NIGHTSCRIBE_DEST", help="Folder or s3:// URI of the tables.", show_default=False),
+    ],
+    reference: Annotated[
+        Path, typer.Option(help="CSV, TSV, JSONL or Parquet: uri or key, text, language if known.", show_default=False)
+    ],
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst files to show.")] = 10,
+    as_json: Annotated[
+        bool, typer.Option("--json", envvar="NIGHTSCRIBE_JSON", help="Print one JSON object last on stdout.")
+    ] = False,
+) -> None:
+    """How right the transcripts are: word and character error rates by language against texts of people."""
+    from flows.evaluate_command import evaluate_once
+
+    evaluate_once(dest, reference, worst=worst, as_json=as_json)
 
 
 @app.command()

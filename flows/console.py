@@ -46,6 +46,15 @@ def transfer_progress() -> Iterator[Callable[[Transfer], None]]:
             bar.stop()
 
 
+@contextmanager
+def row_progress(doing: str) -> Iterator[Callable[[int], None]]:
+    """A count of the rows that were looked at."""
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} rows"), TimeElapsedColumn())
+    with Progress(*columns, console=stderr) as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda rows: bar.advance(task, rows)
+
+
 class NightBar:
     """The progress of a night: files done, hours of audio, how many times real time, what failed."""
 

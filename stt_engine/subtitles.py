@@ -34,7 +34,7 @@ class TranscriptWriter(ABC):
             partial.write_bytes(self.render(transcript).encode())
             partial.replace(path)
         except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}. Name another --output-dir.") from error
+            raise UsageError(f"cannot write {path}: {error.strerror}. Name another folder.") from error
         return path
 
 

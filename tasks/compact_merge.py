@@ -72,9 +72,9 @@ def _write_output(store: Store, merge: Merge, kind: Kind) -> None:
     superseded = pa.concat_tables([table.cast(SUPERSEDED_ROWS) for table in remembered])
     versions = _engine_versions([table for _, table in whole])
     if superseded.num_rows:
-        table = superseded.replace_schema_metadata(stamped(SUPERSEDED_ROWS, SUPERSEDED, engine_version="").metadata)
+        table = superseded.cast(stamped(SUPERSEDED_ROWS, SUPERSEDED, engine_version=""))
         store.create_exclusive(path_in(SUPERSEDED, merge.output), _parquet(table, _itself))
-    truth = kept.replace_schema_metadata(stamped(TRANSCRIPTS, "transcripts", engine_version=versions).metadata)
+    truth = kept.cast(stamped(TRANSCRIPTS, "transcripts", engine_version=versions))
     store.create_exclusive(path_in("segments", merge.output), _parquet(truth, segments_table))
     store.create_exclusive(path_in("words", merge.output), _parquet(truth, words_table))
     created = store.create_exclusive(merge.output, _parquet(truth, _itself))

@@ -25,8 +25,8 @@ from tasks.plan_log import OpenPlan, PlanLog
 from tasks.schema import TRANSCRIPTS
 from tasks.storage import Store
 
-_KEY = ("source_uri", "transcribed_at", "batch_id", "source_version")
-"""What the views in deployments/sql look at, in this order, so that both keep the same row."""
+NEWEST = ("source_uri", "transcribed_at", "batch_id", "source_version")
+"""Which row of a recording is the newest: what the views in deployments/sql look at, in this order, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class CompactionPlan:
 def plan_merges(store: Store, live: LiveParts, *, target_bytes: int, nonce: str, store_now: datetime) -> CompactionPlan:
     """Raises PartVanished: call it through `with_live_parts`."""
     parts = live.transcripts
-    tables = list(read_columns(store, parts, _KEY))
+    tables = list(read_columns(store, parts, NEWEST))
     # After the parts were listed: a part whose plan is not here yet was not there either.
     held = held_batches(live_plans(store, store_now))
     free = [
@@ -96,14 +96,14 @@ def superseded_rows(tables: Sequence[pa.Table]) -> Mapping[int, tuple[int, ...]]
     if not tables:
         return {}
     places = [
-        table.select(list(_KEY))
+        table.select(list(NEWEST))
         .replace_schema_metadata(None)
         .append_column("part", pa.array([at] * table.num_rows, pa.int64()))
         .append_column("row", pa.array(range(table.num_rows), pa.int64()))
         for at, table in enumerate(tables)
     ]
     rows = pa.concat_tables(places)
-    newest_first = [(name, "ascending" if name == "source_uri" else "descending") for name in (*_KEY, "part", "row")]
+    newest_first = [(name, "ascending" if name == "source_uri" else "descending") for name in (*NEWEST, "part", "row")]
     rows = rows.select(["source_uri", "part", "row"]).take(pc.sort_indices(rows, sort_keys=newest_first))
     uris = rows["source_uri"].combine_chunks()
     again = pc.equal(uris[1:], uris[:-1])

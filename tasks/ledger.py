@@ -7,7 +7,8 @@ here as they did before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Set
+from collections import Counter
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -33,7 +34,7 @@ class Ledger:
     """Names of all parts there are or were, under any options: a batch named here has landed, with all of its files or
     with some."""
     _files: set[bytes] = field(default_factory=set)
-    _generations: dict[bytes, int] = field(default_factory=dict)
+    _generations: Counter[bytes] = field(default_factory=Counter)
 
     def has(self, file: AudioFile) -> bool:
         """True when a row, landed or failed for good, stands for this file in this version under these options."""
@@ -41,12 +42,14 @@ class Ledger:
 
     def generation(self, file: AudioFile) -> int:
         """Rows that this uri has under these options, in any version: what a forced redo must be named apart from."""
-        return self._generations.get(_uri_key(file.uri), 0)
+        return self._generations[_uri_key(file.uri)]
 
-    def add(self, uri: str, version: str) -> None:
-        self._files.add(file_key(uri, version))
-        key = _uri_key(uri)
-        self._generations[key] = self._generations.get(key, 0) + 1
+    def add_all(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Of each row its uri and version."""
+        files, generations = self._files, self._generations
+        for uri, version in rows:
+            files.add(file_key(uri, version))
+            generations[_uri_key(uri)] += 1
 
 
 def read_ledger(store: Store, options_hash: str) -> Ledger:
@@ -61,9 +64,8 @@ def read_ledger(store: Store, options_hash: str) -> Ledger:
         wanted = partial(may_hold, column="options_hash", value=options_hash)
         for table in read_columns(store, parts, _COLUMNS, wanted=wanted):
             columns = (table[name].to_pylist() for name in _COLUMNS)
-            for uri, version, row_options in zip(*columns, strict=True):
-                if row_options == options_hash:
-                    ledger.add(uri, version)
+            rows = zip(*columns, strict=True)
+            ledger.add_all((uri, version) for uri, version, row_options in rows if row_options == options_hash)
         return ledger
 
     return with_live_parts(store, read)

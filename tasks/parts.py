@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import mmap
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import PurePosixPath
@@ -28,6 +29,11 @@ _ALWAYS_THERE = frozenset({"source_uri", "source_version", "options_hash", "stat
 
 def part_path(table: str, ingest_date: date, batch_id: str) -> str:
     return f"{table}/ingest_date={ingest_date.isoformat()}/{batch_id}{SUFFIX}"
+
+
+def partition_date(path: str) -> date:
+    """The ingest_date of a part's folder."""
+    return date.fromisoformat(PurePosixPath(path).parent.name.removeprefix("ingest_date="))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +114,29 @@ def read_parts(
             ) from error
 
     with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
-        for start in range(0, len(parts), READERS * 8):  # a window at a time, so that memory does not grow with DEST
-            window = parts[start : start + READERS * 8]
-            for part, table in zip(window, pool.map(read, window), strict=True):
-                if table is not None:
-                    yield part, table
+        under_way: deque[tuple[Part, Future[pa.Table | None]]] = deque()
+        for part in parts:
+            under_way.append((part, pool.submit(read, part)))
+            if len(under_way) == READERS * 2:  # so that memory does not grow with DEST
+                yield from _ended(*under_way.popleft())
+        while under_way:
+            yield from _ended(*under_way.popleft())
+
+
+def _ended(part: Part, reading: Future[pa.Table | None]) -> Iterator[tuple[Part, pa.Table]]:
+    table = reading.result()
+    if table is not None:
+        yield part, table
 
 
 def may_hold(metadata: pq.FileMetaData, column: str, value: str) -> bool:
     """False only where the statistics of every row group rule this value out. Raises KeyError without the column."""
     if metadata.num_rows == 0:
         return False
-    if column not in metadata.schema.names:
+    names = metadata.schema.names
+    if column not in names:
         raise KeyError(column)
-    index = metadata.schema.names.index(column)
+    index = names.index(column)
     for group in range(metadata.num_row_groups):
         statistics = metadata.row_group(group).column(index).statistics
         if statistics is None or not statistics.has_min_max or statistics.min <= value <= statistics.max:
@@ -146,15 +161,14 @@ def _read(
     if footer_from < have_from:
         _fill(store, stored, sparse, footer_from, have_from)
         have_from = footer_from
-    buffer = pa.py_buffer(sparse)
-    metadata = pq.read_metadata(pa.BufferReader(buffer))
-    refuse_newer_part(store.uri_of(stored.path), metadata.metadata)
-    _check_types(metadata.schema.to_arrow_schema(), columns)
-    if not wanted(metadata):
+    # Opened once, since that is half of the work on a small part: it looks at the footer now, at the columns when read.
+    part = pq.ParquetFile(pa.BufferReader(pa.py_buffer(sparse)), page_checksum_verification=True)
+    refuse_newer_part(store.uri_of(stored.path), part.metadata.metadata)
+    _check_types(part.schema_arrow, columns)
+    if not wanted(part.metadata):
         return None
-    for start, stop in _column_ranges(metadata, columns):
+    for start, stop in _column_ranges(part.metadata, columns):
         _fill(store, stored, sparse, start, min(stop, have_from))
-    part = pq.ParquetFile(pa.BufferReader(buffer), metadata=metadata, page_checksum_verification=True)
     table = part.read(columns=list(columns), use_threads=False)
     for name in _ALWAYS_THERE.intersection(columns):
         if table[name].null_count:
@@ -185,12 +199,12 @@ def _fill(store: Store, stored: Stored, sparse: mmap.mmap, start: int, stop: int
 def _column_ranges(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[tuple[int, int]]:
     """The bytes of these columns, neighbours joined: (start, stop)."""
     chunks = []
-    for group in range(metadata.num_row_groups):
-        for index in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(index)
-            if chunk.path_in_schema.partition(".")[0] in columns:
-                start = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
-                chunks.append((start, start + chunk.total_compressed_size))
+    chosen = _leaves(metadata.schema, columns)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for chunk in map(group.column, chosen):
+            start = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
+            chunks.append((start, start + chunk.total_compressed_size))
     joined: list[tuple[int, int]] = []
     for start, stop in sorted(chunks):
         if joined and start <= joined[-1][1]:
@@ -198,3 +212,11 @@ def _column_ranges(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[tu
         else:
             joined.append((start, stop))
     return joined
+
+
+def _leaves(schema: pq.ParquetSchema, columns: Sequence[str]) -> list[int]:
+    """Positions of these columns, all leaves of those that are nested."""
+    flat = [at for at, name in enumerate(schema.names) if name in columns and schema.column(at).path == name]
+    if len(flat) == len(set(columns)):  # without a look at every other path, of which there are many
+        return flat
+    return [at for at in range(len(schema.names)) if schema.column(at).path.partition(".")[0] in columns]

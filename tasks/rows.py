@@ -32,7 +32,7 @@ def segments_table(transcripts: pa.Table) -> pa.Table:
     """The flat segments of a transcripts table, in its order."""
     identity, segments = _flattened(transcripts, "segments", _IDENTITY_NAMES)
     columns = [*identity, *(_struct_field(segments, field.name, SEGMENTS) for field in SEGMENTS if field.name in _OWN)]
-    return pa.table(dict(zip(SEGMENTS.names, columns, strict=True)), schema=_derived(SEGMENTS, "segments", transcripts))
+    return pa.table(dict(zip(SEGMENTS.names, columns, strict=True)), schema=_derived("segments", transcripts))
 
 
 def words_table(transcripts: pa.Table) -> pa.Table:
@@ -49,14 +49,26 @@ def words_table(transcripts: pa.Table) -> pa.Table:
         numbers.append(numbers[-1] + 1 if at and file_id == file_ids[at - 1] else 0)
     own = [_struct_field(words, name, WORDS) for name in ("word", "start_s", "end_s", "probability")]
     columns = [*carried, pa.array(numbers, pa.int32()), *own]
-    return pa.table(dict(zip(WORDS.names, columns, strict=True)), schema=_derived(WORDS, "words", transcripts))
+    return pa.table(dict(zip(WORDS.names, columns, strict=True)), schema=_derived("words", transcripts))
 
 
 def to_parquet(table: pa.Table) -> bytes:
     """The bytes of a part: zstd, one row group while it is of the usual size, statistics for pruning, checksums."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=10_000, write_page_checksum=True)
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        row_group_size=10_000,
+        write_page_checksum=True,
+        write_statistics=[field.name for field in table.schema if _prunes(field)],
+    )
     return sink.getvalue()
+
+
+def _prunes(field: pa.Field) -> bool:
+    """Statistics are parsed with every footer: those of nested columns and of what was said would rule nothing out."""
+    return not pa.types.is_nested(field.type) and field.name not in ("text", "error_message")
 
 
 def from_parquet(payload: bytes) -> pa.Table:
@@ -147,13 +159,12 @@ def _struct_field(structs: pa.StructArray, name: str, schema: pa.Schema) -> pa.A
     return pc.struct_field(structs, name).cast(schema.field(name).type)
 
 
-def _derived(schema: pa.Schema, table: str, transcripts: pa.Table) -> pa.Schema:
+def _derived(table: str, transcripts: pa.Table) -> pa.Schema:
     """Engine and version as the truth says them: deriving again must give the same part, whoever does it."""
     kept = {key: value for key, value in (transcripts.schema.metadata or {}).items() if key.startswith(b"nightscribe.")}
-    fresh = stamped(TABLES[table], table, engine_version="").metadata
-    for key in (b"nightscribe.engine_version", b"nightscribe.version"):
-        fresh[key] = kept.get(key, fresh[key])
-    return schema.with_metadata(fresh)
+    fresh = stamped(TABLES[table], table, engine_version="")
+    same = {key: kept[key] for key in (b"nightscribe.engine_version", b"nightscribe.version") if key in kept}
+    return fresh.with_metadata(fresh.metadata | same)
 
 
 def _known(choice: str) -> str | None:

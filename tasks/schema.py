@@ -17,10 +17,27 @@ SCHEMA_VERSION = 1
 
 MOMENT = pa.timestamp("us", tz="UTC")
 _DIGEST = "hex digits of sha256"
+_FAILED = "when failed"
+_SILENT = "when failed, or no speech was found"
+_UNOPENED = "when failed before it was opened"
 
 
-def _field(name: str, kind: pa.DataType, description: str, unit: str = "", *, nullable: bool = True) -> pa.Field:
-    metadata = {"description": description} | ({"unit": unit} if unit else {})
+def _field(
+    name: str,
+    kind: pa.DataType,
+    description: str,
+    unit: str = "",
+    *,
+    null: str = "never",
+    since: str = "0.1.0",
+    nullable: bool = True,
+) -> pa.Field:
+    """`null`: when the column holds none, as landing keeps it. `since`: the version of Nightscribe that brought it.
+
+    `nullable` is what Parquet enforces: false only where it was so from the first part on, since readers refuse to put
+    parts together that differ in it.
+    """
+    metadata = {"description": description} | ({"unit": unit} if unit else {}) | {"null": null, "since": since}
     return pa.field(name, kind, nullable=nullable, metadata=metadata)
 
 
@@ -35,7 +52,7 @@ WORD = pa.struct(
 
 _SEGMENT_FIELDS = [
     _field("segment_id", pa.int32(), "position in the file, from 0"),
-    _field("channel", pa.int32(), "channel from 0; null when the channels were mixed down"),
+    _field("channel", pa.int32(), "channel from 0", null="when the channels were mixed down"),
     _field("start_s", pa.float64(), "from the start of the file", "s"),
     _field("end_s", pa.float64(), "from the start of the file", "s"),
     _field("text", pa.string(), "what was said"),
@@ -62,27 +79,31 @@ TRANSCRIPTS = pa.schema(
     [
         *_IDENTITY,
         _field("status", pa.string(), "landed, or failed for good (see error_type)", nullable=False),
-        _field("error_type", pa.string(), "name of the error when failed"),
-        _field("error_message", pa.string(), "what happened and what to do, when failed"),
+        _field("error_type", pa.string(), "name of the error; each has a page in docs/failures", null="when landed"),
+        _field("error_message", pa.string(), "what happened and what to do", null="when landed"),
         _field("warnings", pa.list_(pa.string()), "what a reader of the text should know"),
         _field("attempts", pa.int32(), "how often the file was taken up in this run"),
-        _field("duration_s", pa.float64(), "as decoded, not as declared", "s"),
-        _field("speech_s", pa.float64(), "found by voice activity; summed over channels when apart", "s"),
-        _field("covered_s", pa.float64(), "speech under words, or under segments without word times", "s"),
-        _field("channels", pa.int32(), "in the file, before mixing down"),
-        _field("sample_rate_hz", pa.int32(), "in the file, before resampling", "Hz"),
-        _field("codec", pa.string(), "as the container names it"),
+        _field("duration_s", pa.float64(), "as decoded, not as declared", "s", null=_UNOPENED),
+        _field("speech_s", pa.float64(), "found by voice activity; summed over channels when apart", "s", null=_FAILED),
+        _field(
+            "covered_s", pa.float64(), "speech under words, or under segments without word times", "s", null=_FAILED
+        ),
+        _field("channels", pa.int32(), "in the file, before mixing down", null=_UNOPENED),
+        _field("sample_rate_hz", pa.int32(), "in the file, before resampling", "Hz", null=_UNOPENED),
+        _field("codec", pa.string(), "as the container names it", null=_UNOPENED),
         _field("size_bytes", pa.int64(), "of the file", "bytes"),
         _field("modified_at", MOMENT, "of the file, by its store", "UTC"),
-        _field("content_sha256", pa.string(), f"64 {_DIGEST} of the file's bytes"),
-        _field("language", pa.string(), "Whisper code; null when no speech was found"),
-        _field("language_probability", pa.float64(), "of the vote over the file's speech", "0..1"),
-        _field("text", pa.string(), "the whole transcript; empty for silence, null when failed"),
+        _field(
+            "content_sha256", pa.string(), f"64 {_DIGEST} of the file's bytes", null="when failed before it was read"
+        ),
+        _field("language", pa.string(), "Whisper code, such as en or ko", null=_SILENT),
+        _field("language_probability", pa.float64(), "of the vote over the file's speech", "0..1", null=_SILENT),
+        _field("text", pa.string(), "the whole transcript; empty for silence", null=_FAILED),
         _field("segments", pa.list_(SEGMENT), "the transcript with its times"),
         _field("labels", pa.map_(pa.string(), pa.string()), "named groups of --key-pattern"),
         _field("model", pa.string(), "name or directory"),
-        _field("backend", pa.string(), "e.g. faster-whisper; null where no model was needed"),
-        _field("compute_type", pa.string(), "e.g. float16, int8"),
+        _field("backend", pa.string(), "e.g. faster-whisper", null="where no model was needed"),
+        _field("compute_type", pa.string(), "e.g. float16, int8", null="where no model was needed"),
         _field("engine_version", pa.string(), "of the package that transcribed"),
         _field("schema_version", pa.int32(), "of this row"),
         _field("run_id", pa.string(), "of the run that landed the row"),
@@ -96,7 +117,7 @@ WORDS = pa.schema(
     [
         *_IDENTITY,
         _field("segment_id", pa.int32(), "of the segment that it belongs to"),
-        _field("channel", pa.int32(), "channel from 0; null when the channels were mixed down"),
+        _field("channel", pa.int32(), "channel from 0", null="when the channels were mixed down"),
         _field("word_id", pa.int32(), "position in the file, from 0"),
         *[WORD.field(index) for index in range(WORD.num_fields)],
     ]
@@ -117,9 +138,10 @@ def package_version() -> str:
 
 
 def stamped(schema: pa.Schema, table: str, *, engine_version: str) -> pa.Schema:
-    """The schema with what a part says about itself in the file's metadata."""
+    """The schema as parts have it: with what a part says about itself in the file's metadata. What only docs/tables.md
+    says of fields is left out, since every reader parses it with every part."""
     described = {field.name: (field.metadata or {}).get(b"description", b"").decode() for field in schema}
-    return schema.with_metadata(
+    return pa.schema(map(_brief, schema)).with_metadata(
         {
             "nightscribe.table": table,
             "nightscribe.schema_version": str(SCHEMA_VERSION),
@@ -129,3 +151,14 @@ def stamped(schema: pa.Schema, table: str, *, engine_version: str) -> pa.Schema:
             "nightscribe.columns": json.dumps(described, ensure_ascii=False),
         }
     )
+
+
+def _brief(field: pa.Field) -> pa.Field:
+    said = {name: text for name, text in (field.metadata or {}).items() if name in (b"description", b"unit")}
+    return field.with_type(_brief_type(field.type)).with_metadata(said or None)
+
+
+def _brief_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(_brief(kind.value_field))
+    return pa.struct(map(_brief, kind)) if pa.types.is_struct(kind) else kind
