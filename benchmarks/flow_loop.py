@@ -1,7 +1,8 @@
 """Nightscribe over a folder, by the protocol of `peer_loop.py`: `python flow_loop.py MODEL DEST OPTIONS < folder`.
 
 The real flow under a Prefect server: plan, split, transcribe, land. The clock runs while files are listed, claimed,
-transcribed and landed; it stands still while the workers start and load the model, as for the peers.
+transcribed and landed; it stands still while the workers start and load the model, as for the peers. With "plain" in
+the options the same night is worked off without Prefect (`plain_crew.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from prefect import flow
 
+from benchmarks.plain_crew import plain_crew_of
 from tasks.claim import claim
 from tasks.crew import crew_of
 from tasks.night import Night
@@ -25,8 +27,8 @@ from tasks.spool import spool_for
 from tasks.storage import open_store
 
 
-@flow(name="benchmark")
 def timed(source: str, dest: str, model: str, options: dict[str, Any]) -> dict[str, Any]:
+    crews = plain_crew_of if options.pop("plain", False) else crew_of
     advanced = AdvancedSettings(**options.pop("advanced", {}))
     run = prepare(RunSettings(source=source, dest=dest, model=model, device="cpu", advanced=advanced, **options))
     store = open_store(dest)
@@ -35,7 +37,7 @@ def timed(source: str, dest: str, model: str, options: dict[str, Any]) -> dict[s
     parts_s: list[float] = []
     with claim(run, store, started_at=now) as claimed:
         plan_s = time.perf_counter() - began_s
-        with spool_for(claimed.plan.run_id, None) as spool, crew_of(run, claimed.plan) as crew:
+        with spool_for(claimed.plan.run_id, None) as spool, crews(run, claimed.plan) as crew:
             while len(crew.model_loads) < run.gpu_workers:
                 time.sleep(0.05)
             time.sleep(1.0)  # the CPU workers are there too
@@ -57,6 +59,7 @@ def timed(source: str, dest: str, model: str, options: dict[str, Any]) -> dict[s
         "plan_s": plan_s,
         "first_s": plan_s + parts_s[0],
         "flow_cpu_s": own_cpu_s,
+        "flow_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "landed": outcome.landed,
         "stages_s": outcome.timings_s,
         # All of the workers' time, starting and loading included: their processes have ended.
@@ -67,7 +70,8 @@ def timed(source: str, dest: str, model: str, options: dict[str, Any]) -> dict[s
 def main() -> None:
     model, dest, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     source = json.loads(sys.stdin.readline())
-    print(json.dumps(timed(source, dest, model, options)))
+    work = timed if options.get("plain") else flow(name="benchmark")(timed)
+    print(json.dumps(work(source, dest, model, options)))
 
 
 if __name__ == "__main__":

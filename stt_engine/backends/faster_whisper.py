@@ -8,14 +8,12 @@ shape, and windows of one group are decoded together. Usually there is one group
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, ClassVar, TypeVar
 
 from stt_engine.backends.base import Backend
 from stt_engine.backends.ctranslate2_device import (
@@ -24,6 +22,7 @@ from stt_engine.backends.ctranslate2_device import (
     resolve_compute_type,
     resolve_device,
 )
+from stt_engine.backends.ctranslate2_states import Share, States
 from stt_engine.devices import usable_cores
 from stt_engine.errors import (
     BackendUnavailable,
@@ -36,9 +35,6 @@ from stt_engine.types import BackendName, Samples, Word, seconds_from_samples
 from stt_engine.windows import Encoded, WindowRequest, WindowTokens
 from stt_engine.words import words_from_alignment
 
-if TYPE_CHECKING:
-    import ctranslate2
-
 BEST_OF = 5
 """How many samples are drawn at a temperature above 0; the likeliest is kept. Whisper's paper, section 4.5."""
 MAX_INITIAL_TIMESTAMP_INDEX = 50
@@ -47,34 +43,11 @@ DECODER_POSITIONS = 448
 _SAMPLES_PER_POSITION = 320
 
 _Key = TypeVar("_Key")
+_Part = TypeVar("_Part")
+_Result = TypeVar("_Result")
 
-
-class _States:
-    """Encoder states where CTranslate2 left them, and a copy in host memory once windows are picked from them.
-
-    Neither ctranslate2 nor numpy can gather rows on a GPU, so `select` copies the batch to the host once and hands the
-    rows picked back as host memory, which CTranslate2 moves to its device (and precision) when it uses them. A large
-    model's window is 3.8 MB: some hundredths of a second for a batch, against the second that encoding it again takes.
-    """
-
-    def __init__(self, storage: ctranslate2.StorageView) -> None:
-        self.storage = storage
-
-    @cached_property
-    def on_host(self) -> npt.NDArray[Any]:
-        import ctranslate2
-
-        storage = self.storage
-        if storage.device != "cpu":
-            storage = storage.to_device(ctranslate2.Device.cpu)
-        if storage.dtype == ctranslate2.DataType.bfloat16:  # which numpy has not
-            storage = storage.to(ctranslate2.DataType.float32)
-        return np.asarray(storage)
-
-    def rows(self, indices: Sequence[int]) -> _States:
-        import ctranslate2
-
-        return _States(ctranslate2.StorageView.from_array(np.ascontiguousarray(self.on_host[list(indices)])))
+SMALL_MODEL_BYTES = 256 * 2**20
+"""Steps of a model this small are too short to be shared by the cores of a CPU: each core takes windows of its own."""
 
 
 class FasterWhisperBackend(Backend):
@@ -82,7 +55,10 @@ class FasterWhisperBackend(Backend):
 
     name: ClassVar[BackendName] = "faster-whisper"
 
-    def __init__(self, whisper: Any, *, model: str, device: str, tokens: TokenTable, cpu_threads: int) -> None:
+    def __init__(
+        self, whisper: Any, *, model: str, device: str, tokens: TokenTable, cpu_threads: int, replicas: int = 1
+    ) -> None:
+        """`replicas`: how many windows ctranslate2 was told to work on at once, each by threads of its own."""
         self.model = model
         self.device = device
         self.compute_type = str(whisper.compute_type)
@@ -90,27 +66,49 @@ class FasterWhisperBackend(Backend):
         self._whisper = whisper
         self._n_mels = int(whisper.n_mels)
         self._cpu_threads = cpu_threads
+        self._replicas = replicas
+        self._threads = ThreadPoolExecutor(replicas, thread_name_prefix="replica") if replicas > 1 else None
 
     def encode(self, windows: Sequence[Samples], *, fit: bool = False) -> Encoded:
         import ctranslate2
 
         n_frames = fitting_frames(windows) if fit else FRAMES_PER_WINDOW
-        features = log_mel(windows, self._n_mels, n_frames=n_frames, threads=self._cpu_threads)
-        with device_errors(self.device):
-            storage = self._whisper.encode(ctranslate2.StorageView.from_array(features))
-        return Encoded(states=_States(storage), n_windows=len(windows), n_samples=tuple(len(w) for w in windows))
+        mel_threads = max(1, self._cpu_threads // self._replicas)
+
+        def states(places: range) -> Share:
+            own = windows[places.start : places.stop]
+            features = log_mel(own, self._n_mels, n_frames=n_frames, threads=mel_threads)
+            with device_errors(self.device):
+                storage = self._whisper.encode(ctranslate2.StorageView.from_array(features))
+            return Share(States(storage), places)
+
+        shares = self._at_once(states, self._shared_out(len(windows)))
+        return Encoded(states=tuple(shares), n_windows=len(windows), n_samples=tuple(len(w) for w in windows))
 
     def select(self, encoded: Encoded, indices: Sequence[int]) -> Encoded:
         with device_errors(self.device):
-            states = encoded.states.rows(indices)
-        return Encoded(states=states, n_windows=len(indices), n_samples=tuple(encoded.n_samples[i] for i in indices))
+            rows = {
+                place: row
+                for share in encoded.states
+                if not set(indices).isdisjoint(share.places)
+                for place, row in zip(share.places, share.states.on_host, strict=True)
+            }
+            shares = tuple(
+                Share(States.from_rows([rows[indices[place]] for place in places]), places)
+                for places in self._shared_out(len(indices))
+            )
+        return Encoded(states=shares, n_windows=len(indices), n_samples=tuple(encoded.n_samples[i] for i in indices))
 
     def detect_languages(self, encoded: Encoded) -> list[Mapping[str, float]]:
         if not self.tokens.multilingual:
             return [{"en": 1.0} for _ in range(encoded.n_windows)]
-        with device_errors(self.device):
-            found = self._whisper.detect_language(encoded.states.storage)
-        return [{token.strip("<|>"): float(probability) for token, probability in window} for window in found]
+
+        def detect(share: Share) -> list[Mapping[str, float]]:
+            with device_errors(self.device):
+                found = self._whisper.detect_language(share.states.storage)
+            return [{token.strip("<|>"): float(probability) for token, probability in window} for window in found]
+
+        return list(itertools.chain.from_iterable(self._at_once(detect, encoded.states)))
 
     def decode(
         self,
@@ -131,10 +129,10 @@ class FasterWhisperBackend(Backend):
             how = {"beam_size": 1, "num_hypotheses": BEST_OF, "sampling_topk": 0, "sampling_temperature": temperature}
             ctranslate2.set_random_seed(seed)
 
-        def generate(part: Encoded, places: Sequence[int]) -> list[WindowTokens]:
+        def generate(share: Share, part: Encoded, places: Sequence[int]) -> list[WindowTokens]:
             with device_errors(self.device):
                 results = self._whisper.generate(
-                    part.states.storage,
+                    share.states.storage,
                     [list(prompts[place]) for place in places],
                     max_length=DECODER_POSITIONS,
                     return_scores=True,
@@ -158,13 +156,14 @@ class FasterWhisperBackend(Backend):
             if len(start) + len(text) + 2 > DECODER_POSITIONS:
                 raise ValueError(f"{len(text)} tokens do not fit into the decoder's {DECODER_POSITIONS} positions")
 
-        def time(part: Encoded, places: Sequence[int]) -> list[tuple[Word, ...]]:
+        def time(share: Share, part: Encoded, places: Sequence[int]) -> list[tuple[Word, ...]]:
+            n_samples_each = part.n_samples[share.places.start : share.places.stop]
             with device_errors(self.device):
                 results = self._whisper.align(
-                    part.states.storage,
+                    share.states.storage,
                     list(starts[places[0]]),
                     [list(tokens[place]) for place in places],
-                    [_mel_frames(n_samples) for n_samples in part.n_samples],
+                    [_mel_frames(n_samples) for n_samples in n_samples_each],
                 )
             return [
                 words_from_alignment(
@@ -175,13 +174,27 @@ class FasterWhisperBackend(Backend):
                     result.text_token_probs,
                     seconds_from_samples(n_samples),
                 )
-                for place, result, n_samples in zip(places, results, part.n_samples, strict=True)
+                for place, result, n_samples in zip(places, results, n_samples_each, strict=True)
             ]
 
         return self._by_group(encoded, starts, time)
 
     def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown()
         self._whisper.unload_model()
+
+    def _shared_out(self, n_windows: int) -> list[range]:
+        """The places of a batch, in as many stretches as there are replicas."""
+        n_shares = max(1, min(self._replicas, n_windows))
+        bounds = [n_windows * share // n_shares for share in range(n_shares + 1)]
+        return [range(start, end) for start, end in itertools.pairwise(bounds)]
+
+    def _at_once(self, call: Callable[[_Part], _Result], parts: Sequence[_Part]) -> list[_Result]:
+        """`call` for each of `parts`, on a thread for each: ctranslate2 gives each caller a replica of its own."""
+        if self._threads is None or len(parts) == 1:
+            return [call(part) for part in parts]
+        return list(self._threads.map(call, parts))
 
     def _start_sequence(self, request: WindowRequest) -> tuple[int, ...]:
         """The prompt from <|startoftranscript|> on, without <|notimestamps|>, which ctranslate2's align adds."""
@@ -189,16 +202,21 @@ class FasterWhisperBackend(Backend):
         return tuple(token for token in prompt if token != self.tokens.no_timestamps)
 
     def _by_group(
-        self, encoded: Encoded, keys: Sequence[_Key], call: Callable[[Encoded, Sequence[int]], list[Any]]
+        self, encoded: Encoded, keys: Sequence[_Key], call: Callable[[Share, Encoded, Sequence[int]], list[Any]]
     ) -> list[Any]:
-        """`call` once for the windows of each key, the results back in the windows' order."""
+        """`call` for each share of the windows of each key, the results back in the windows' order."""
         groups: dict[_Key, list[int]] = {}
         for place, key in enumerate(keys):
             groups.setdefault(key, []).append(place)
         results: list[Any] = [None] * encoded.n_windows
         for places in groups.values():
             part = encoded if len(groups) == 1 else self.select(encoded, places)
-            for place, result in zip(places, call(part, places), strict=True):
+
+            def work(share: Share, part: Encoded = part, places: Sequence[int] = places) -> list[Any]:
+                return call(share, part, places[share.places.start : share.places.stop])
+
+            found = itertools.chain.from_iterable(self._at_once(work, part.states))
+            for place, result in zip(places, found, strict=True):
                 results[place] = result
         return results
 
@@ -229,6 +247,8 @@ def load(model: str, device: str, compute_type: str, *, cpu_threads: int = 0) ->
     compute_type = resolve_compute_type(compute_type, kind, int(number or 0))
     directory = _ct2_directory(model)
     threads = cpu_threads or usable_cores()
+    small = (directory / "model.bin").stat().st_size < SMALL_MODEL_BYTES
+    replicas = threads if kind == "cpu" and small else 1
     with device_errors(device):
         try:
             whisper = ctranslate2.models.Whisper(
@@ -236,15 +256,17 @@ def load(model: str, device: str, compute_type: str, *, cpu_threads: int = 0) ->
                 kind,
                 device_index=int(number or 0),
                 compute_type=compute_type,
-                inter_threads=1,
-                intra_threads=threads,
+                inter_threads=replicas,
+                intra_threads=threads // replicas,
             )
         except (RuntimeError, ValueError, TypeError) as error:
             if is_device_error(error):
                 raise
             raise ModelFormatError(f"{directory} is not a Whisper model that ctranslate2 can read: {error}") from error
     tokens = TokenTable.from_tokenizer_file(_tokenizer_file(directory), multilingual=bool(whisper.is_multilingual))
-    return FasterWhisperBackend(whisper, model=model, device=device, tokens=tokens, cpu_threads=threads)
+    return FasterWhisperBackend(
+        whisper, model=model, device=device, tokens=tokens, cpu_threads=threads, replicas=replicas
+    )
 
 
 def _ct2_directory(model: str) -> Path:

@@ -49,6 +49,8 @@ def worker_environment(
         environment[variable] = str(threads)
     # Workers are processes already; the tokenizers library warns and slows down when it forks threads below them.
     environment["TOKENIZERS_PARALLELISM"] = "false"
+    # glibc gives every thread an arena of its own, and each keeps what its largest batch took.
+    environment.setdefault("MALLOC_ARENA_MAX", "2")
     # Python drops an empty path (the current folder) from PYTHONPATH's meaning, hence the absolute one.
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys_path)
     return environment

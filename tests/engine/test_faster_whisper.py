@@ -142,7 +142,7 @@ def test_sentences_score_high_and_silence_low(
 def test_avg_logprob_is_the_sum_over_tokens_and_end(backend: FasterWhisperBackend, all_sentences: Any) -> None:
     encoded, requests, outputs = all_sentences
     (raw,) = backend._whisper.generate(
-        backend.select(encoded, [3]).states.storage,
+        backend.select(encoded, [3]).states[0].states.storage,
         [list(backend.tokens.prompt(requests[3]))],
         beam_size=1,
         length_penalty=0,  # the plain sum

@@ -67,7 +67,7 @@ def test_the_seeds_themselves_are_sound(undamaged: list[Seed], tmp_path: Path) -
 @pytest.mark.timeout(120 if not LONG_FORM else 3_600)
 @pytest.mark.parametrize("files_alone_up_to", [10_000, 10] if LONG_FORM else [10])
 def test_each_damaged_file_has_one_row(undamaged: list[Seed], files_alone_up_to: int, tmp_path: Path) -> None:
-    """In groups, as in runs of more than 500 files; in the long form each alone, too."""
+    """In groups, as in runs of more than 100 files; in the long form each alone, too."""
     names = write_mutants(tmp_path / "calls", range(N_MUTANTS), undamaged)
     store = open_store(str(tmp_path / "tables"))
     night = split_night(

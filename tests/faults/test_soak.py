@@ -23,7 +23,7 @@ from tests.flows.conftest import CommandLine, asking, task_runs_of, workers_belo
 from tests.flows.tables import query
 from tests.prefect_server import PrefectServer
 
-N_FILES, FILES_PER_PART, FILES_ALONE_UP_TO = 2000, 50, 500
+N_FILES, FILES_PER_PART, FILES_ALONE_UP_TO = 2000, 50, 100
 WARM_FILES, WINDOW_FILES = 200, 300
 MOST_GROWTH = 1.05
 OPTIONS = ("--model", "fixture", "--device", "cpu", "--cpu-workers", "1", "--timestamps", "word", "--json",
