@@ -23,7 +23,7 @@ from stt_engine.server.fields import Asked
 from stt_engine.server.form import Form
 from stt_engine.server.lanes import Lane
 from stt_engine.server.metrics import Metrics
-from stt_engine.server.problems import Abandoned, Refused
+from stt_engine.server.problems import Abandoned, Refused, RequestTooLong
 from stt_engine.server.recording import Recording
 from stt_engine.server.scheduler import Scheduler
 from stt_engine.server.settings import ServerSettings
@@ -198,8 +198,11 @@ class Service:
             self._in_flight -= 1
 
     @contextlib.asynccontextmanager
-    async def under_way(self, form: Form, asked: Asked, request_id: str, folder: Path) -> AsyncIterator[Hearing]:
-        """The recording, being split and transcribed until the block is left.
+    async def under_way(
+        self, form: Form, asked: Asked, request_id: str, folder: Path, *, until_s: Seconds
+    ) -> AsyncIterator[Hearing]:
+        """The recording, being split and transcribed until the block is left, or until `until_s` of the loop's clock,
+        when its work is dropped and whoever waits for it gets RequestTooLong.
 
         Raises UnknownBackend, UnknownLanguage, UnsupportedOption before anything is done.
         """
@@ -213,13 +216,29 @@ class Service:
         self._scheduler.begin(recording)
         order = self._order(recording, form)
         self._splitters.submit(order, _Taking(recording, self._scheduler))
-        try:
-            yield hearing
-        finally:
+
+        def drop() -> None:
             recording.close()
             self._splitters.forget(order.number)
             self._scheduler.forget(recording)
+
+        def expire() -> None:
+            recording.fail(self.too_long("heard"))
+            drop()
+
+        timer = asyncio.get_running_loop().call_at(until_s, expire)
+        try:
+            yield hearing
+        finally:
+            timer.cancel()
+            drop()
             self._under_way.discard(recording)
+
+    def too_long(self, done: str) -> RequestTooLong:
+        most_s = f"{self.settings.request_seconds:g} s"
+        return RequestTooLong(
+            f"not {done} within {most_s} (STT_REQUEST_SECONDS); send it in parts, or when less is asked"
+        )
 
     def _order(self, recording: Recording, form: Form) -> SplitOrder:
         limits = AudioLimits(max_bytes=self.settings.max_upload_bytes, max_duration_s=self.settings.max_audio_seconds)

@@ -46,6 +46,9 @@ class ServerSettings(BaseSettings):
         description="A decoding process that holds more is ended, the upload at fault refused.",
     )
     upload_idle_seconds: float = Field(20.0, gt=0, description="An upload silent for longer is dropped (408).")
+    request_seconds: float = Field(
+        3600.0, gt=0, description="A request that takes longer is answered 504, its work dropped; upload included."
+    )
     header_seconds: float = Field(10.0, gt=0, description="A connection without a request by then is closed.")
     drain_seconds: float = Field(300.0, ge=1, description="After SIGTERM, requests under way may take so long.")
 
