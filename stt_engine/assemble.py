@@ -71,6 +71,7 @@ def merged(segments: Sequence[Segment]) -> Segment:
         compression_ratio=max(s.compression_ratio for s in segments),
         temperature=max(s.temperature for s in segments),
         flags=tuple(sorted({flag for s in segments for flag in s.flags})),
+        tokens=tuple(token for s in segments for token in s.tokens),
     )
 
 

@@ -147,6 +147,7 @@ class Hearing:
                     compression_ratio=ratio,
                     temperature=heard.temperature,
                     flags=tuple(flags),
+                    tokens=timed.tokens,
                 )
             )
         return segments

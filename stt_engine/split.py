@@ -9,7 +9,7 @@ splitter.info, splitter.speech_s, splitter.timings_s
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -46,15 +46,21 @@ class SplitOptions:
 
 
 def split_audio(
-    source: Path | BinaryIO, *, file_id: str, name: str, options: SplitOptions | None = None
+    source: Path | BinaryIO,
+    *,
+    file_id: str,
+    name: str,
+    options: SplitOptions | None = None,
+    on_block: Callable[[], None] = lambda: None,
 ) -> AudioSplitter:
-    """Opens the recording. `name` stands in messages, `file_id` in the chunks.
+    """Opens the recording. `name` stands in messages, `file_id` in the chunks; `on_block` is called after every few
+    decoded seconds, speech or not, and may raise.
 
     Raises what `stt_engine.decode.open_audio` raises; iterating may raise CorruptAudio and AudioTooLarge.
     """
     options = options or SplitOptions()
     audio = open_audio(source, name=name, channels=options.channels, limits=options.limits)
-    return AudioSplitter(audio, file_id=file_id, options=options)
+    return AudioSplitter(audio, file_id=file_id, options=options, on_block=on_block)
 
 
 class AudioSplitter:
@@ -64,8 +70,10 @@ class AudioSplitter:
     In "split" mode each channel is looked at by itself and its chunks bear its number; a silent one gives none.
     """
 
-    def __init__(self, audio: AudioStream, *, file_id: str, options: SplitOptions) -> None:
-        self._audio, self._file_id, self._options = audio, file_id, options
+    def __init__(
+        self, audio: AudioStream, *, file_id: str, options: SplitOptions, on_block: Callable[[], None]
+    ) -> None:
+        self._audio, self._file_id, self._options, self._on_block = audio, file_id, options, on_block
         self._speech_samples = 0
         self._decode_s: Seconds = 0.0
         self._vad_s: Seconds = 0.0
@@ -120,6 +128,7 @@ class AudioSplitter:
                 stream.tape.forget_before(stream.chunker.needed_from_sample)
                 self._speech_samples += sum(r.end_sample - r.start_sample for r in regions)
             self._vad_s += time.perf_counter() - started
+            self._on_block()
             yield from complete
         if detector is None:
             return

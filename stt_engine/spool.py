@@ -32,11 +32,17 @@ def from_pcm16(pcm: bytes) -> Samples:
 
 
 class ChunkSpool:
-    """One file of chunks, written once from front to back, read from anywhere."""
+    """One file of chunks, written from front to back, read from anywhere.
 
-    def __init__(self, path: Path) -> None:
+    One process may write it and another read it, which `adopt`s the chunks that it is told of.
+    """
+
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """`shared`: another process may have the file open, so what is there is written over, not cut off."""
         self.path = path
-        self._file: BinaryIO = path.open("w+b")
+        if shared:
+            path.touch()
+        self._file: BinaryIO = path.open("r+b" if shared else "w+b")
         self._chunks: list[tuple[Chunk, int]] = []
         self._size_bytes = 0
 
@@ -49,6 +55,14 @@ class ChunkSpool:
         self._size_bytes += len(pcm)
         self._chunks.append((audio.chunk, offset))
         return offset
+
+    def flush(self) -> None:
+        """What was appended is there for other processes."""
+        self._file.flush()
+
+    def adopt(self, chunk: Chunk, offset_bytes: int) -> None:
+        """A chunk that was appended to this file elsewhere."""
+        self._chunks.append((chunk, offset_bytes))
 
     @property
     def chunks(self) -> Sequence[Chunk]:

@@ -49,13 +49,16 @@ class TextWriter(TranscriptWriter):
 
 
 class JsonWriter(TranscriptWriter):
-    """Every field of `Transcript`, segments and words included; not escaped to ASCII."""
+    """Every field of `Transcript`, segments and words included, tokens left out; not escaped to ASCII."""
 
     suffix = "json"
 
     def render(self, transcript: Transcript) -> str:
         fields = {name: transcript[name] for name in transcript if name != "segments"}
-        fields["segments"] = [asdict(segment) for segment in transcript.segments]
+        fields["segments"] = [
+            {name: value for name, value in asdict(segment).items() if name != "tokens"}
+            for segment in transcript.segments
+        ]
         return json.dumps(fields, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 

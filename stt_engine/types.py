@@ -146,6 +146,8 @@ class Segment:
     flags: tuple[str, ...] = ()
     """Doubts, from `stt_engine.quality.FLAGS`: repetition, invented_phrase, low_confidence, timing."""
     words: tuple[Word, ...] = ()
+    tokens: tuple[int, ...] = ()
+    """The model's, of the text alone, without time stamps. Not written into tables and files."""
 
     def shifted(self, offset_s: Seconds) -> Segment:
         return replace(

@@ -110,7 +110,7 @@ def _openai_segment(number: int, segment: Segment) -> dict[str, Any]:
         "start": segment.start_s,
         "end": segment.end_s,
         "text": segment.text,
-        "tokens": [],  # ours keep their text, not the tokens that it was made of
+        "tokens": list(segment.tokens),
         "temperature": segment.temperature,
         "avg_logprob": segment.avg_logprob,
         "compression_ratio": segment.compression_ratio,

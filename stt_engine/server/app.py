@@ -122,13 +122,18 @@ async def _answer(request: Request, service: Service, read: Callable[[Fields], A
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(service.place())
         settings = service.settings
-        form = await receive_form(
-            request, folder, max_file_bytes=settings.max_upload_bytes, idle_s=settings.upload_idle_seconds
-        )
+        until_s = asyncio.get_running_loop().time() + settings.request_seconds
+        try:
+            async with asyncio.timeout_at(until_s):
+                form = await receive_form(
+                    request, folder, max_file_bytes=settings.max_upload_bytes, idle_s=settings.upload_idle_seconds
+                )
+        except TimeoutError as error:
+            raise service.too_long("received") from error
         asked = read(form.fields)
         _check_model(service, asked.model)
         log.info("received: file=%s bytes=%d", shown(form.file_name), form.size_bytes)
-        hearing = await stack.enter_async_context(service.under_way(form, asked, request_id(), folder))
+        hearing = await stack.enter_async_context(service.under_way(form, asked, request_id(), folder, until_s=until_s))
         if asked.stream:
             first = await _or_gone(request, hearing.more())
             if not first:  # all there is to say is the end, or the error that came instead

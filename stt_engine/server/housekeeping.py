@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 from typing import Any
+
+from stt_engine.child_process import resident_bytes_of
 
 BATCHES_BETWEEN = 100
 
@@ -37,11 +40,4 @@ def give_memory_back() -> None:
 
 def resident_bytes() -> int | None:
     """Resident memory of this process; None where the system does not tell."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as statm:
-            pages = int(statm.read().split()[1])
-    except OSError:
-        return None
-    import resource
-
-    return pages * resource.getpagesize()
+    return resident_bytes_of(os.getpid())

@@ -34,11 +34,21 @@ class Metrics:
         Gauge("stt_resident_bytes", "Resident memory of the server.", registry=r).set_function(
             lambda: float(resident_bytes() or 0)
         )
+        self._splitters_bytes = Gauge(
+            "stt_splitters_resident_bytes", "Resident memory of the processes that decode uploads.", registry=r
+        )
         Gauge("stt_device_memory_bytes", "Device memory that torch holds; 0 without it.", registry=r).set_function(
             _torch_bytes
         )
 
-    def watch(self, *, in_flight: Callable[[], float], queue_chunks: Callable[[], float]) -> None:
+    def watch(
+        self,
+        *,
+        in_flight: Callable[[], float],
+        queue_chunks: Callable[[], float],
+        splitters_bytes: Callable[[], float],
+    ) -> None:
+        self._splitters_bytes.set_function(splitters_bytes)
         self._in_flight.set_function(in_flight)
         self._queue.set_function(queue_chunks)
 

@@ -60,6 +60,7 @@ _REASONS = {
     422: "A parameter cannot be used; `param` names it.",
     429: "The queue is full; see Retry-After.",
     503: "Loading, draining, or the device is in trouble.",
+    504: "Not done within the time that the server gives a request.",
 }
 
 

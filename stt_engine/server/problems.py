@@ -2,6 +2,7 @@
 
     400 malformed  401 key  404 model or path  408 upload stands still  413 too large  415 not audio
     422 a parameter, named in `param`  429 queue full  500 a fault of ours  503 loading, draining, device in trouble
+    504 not done within STT_REQUEST_SECONDS
 
 The body is OpenAI's: `{"error": {"message", "type", "param", "code"}, "request_id"}`.
 """
@@ -14,9 +15,11 @@ from typing import Any
 from stt_engine.errors import (
     AudioError,
     AudioTooLarge,
+    MemoryLimitExceeded,
     NightscribeError,
     NoAudioStream,
     NotAudio,
+    PoisonousAudio,
     RetryableError,
     TerminalError,
     UnknownBackend,
@@ -28,6 +31,10 @@ from stt_engine.errors import (
 
 class Abandoned(TerminalError):
     """The client went away, or the server ends: nobody waits for the result."""
+
+
+class RequestTooLong(TerminalError):
+    """STT_REQUEST_SECONDS are over."""
 
 
 class Refused(Exception):
@@ -63,6 +70,8 @@ _BY_TYPE: Mapping[type[NightscribeError], tuple[int, str, str | None]] = {
     AudioTooLarge: (413, "too_large", "file"),
     NotAudio: (415, "not_audio", "file"),
     NoAudioStream: (415, "not_audio", "file"),
+    PoisonousAudio: (422, "poisonous_audio", "file"),
+    MemoryLimitExceeded: (422, "memory_limit", "file"),
     AudioError: (422, "bad_audio", "file"),
     UnknownBackend: (422, "invalid_parameter", "backend"),
     UnknownLanguage: (422, "invalid_parameter", "language"),
@@ -80,6 +89,8 @@ def refusal_of(error: NightscribeError) -> Refused:
             if param is None:
                 param = next((p for start, p in _OPTION_OF_FIELD.items() if str(error).startswith(start)), None)
             return Refused(status, code, str(error), param=param)
+    if isinstance(error, RequestTooLong):
+        return Refused(504, "request_timeout", str(error))
     if isinstance(error, Abandoned):
         return Refused(503, "shutting_down", "the server ends; send it again", retry_after_s=5)
     if isinstance(error, RetryableError):

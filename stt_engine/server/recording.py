@@ -17,7 +17,7 @@ from stt_engine.errors import NightscribeError
 from stt_engine.language import LanguageGuess, evenly_spread
 from stt_engine.server.problems import Abandoned
 from stt_engine.spool import ChunkSpool
-from stt_engine.types import AudioInfo, ChunkAudio, ChunkTranscript, Seconds, TranscribeOptions, Transcript
+from stt_engine.types import AudioInfo, Chunk, ChunkAudio, ChunkTranscript, Seconds, TranscribeOptions, Transcript
 
 VOTE_WITHIN_CHUNKS = 4
 """Up to so many chunks are decoded in one go, so that their vote costs no second encoding."""
@@ -40,7 +40,10 @@ class Unit:
 
 
 class Recording:
-    """Used by one splitting thread, any lanes, and one reader. `changed` is called from any of them, without a lock."""
+    """Used by one thread of the splitters, any lanes, and one reader.
+
+    `changed` is called from any of them, without a lock.
+    """
 
     def __init__(self, request_id: str, folder: Path, *, backend: str, options: TranscribeOptions, model: str) -> None:
         self.request_id = request_id
@@ -54,7 +57,9 @@ class Recording:
         self.ready: deque[Unit] = deque()
         """The scheduler's, under its lock."""
         self.error: NightscribeError | None = None
-        self._spool = ChunkSpool(folder / "chunks")
+        self.spool = folder / "chunks"
+        """Written by the splitter, while it is read here."""
+        self._spool = ChunkSpool(self.spool, shared=True)
         self._lock = threading.Lock()
         self._heard: dict[int, ChunkTranscript] = {}
         self._info: AudioInfo | None = None
@@ -63,11 +68,12 @@ class Recording:
 
     # -- the splitter's side -------------------------------------------------------------------------------------
 
-    def append(self, audio: ChunkAudio) -> None:
+    def append(self, chunk: Chunk, offset_bytes: int) -> None:
+        """A chunk whose samples are in the file `spool`. Raises Abandoned where it was closed meanwhile."""
         with self._lock:
             if self._closed:
                 raise Abandoned("nobody waits for this recording any more")
-            self._spool.append(audio)
+            self._spool.adopt(chunk, offset_bytes)
             position = len(self._spool.chunks) - 1
         if self.language is not None:
             self.offer(self, [Unit(self, (position,))])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
+import itertools
 import logging
 import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,19 +18,19 @@ from stt_engine.decode import AudioLimits
 from stt_engine.decoding import check_options
 from stt_engine.devices import choose_devices, usable_cores
 from stt_engine.engine import WhisperSTT, check_language
-from stt_engine.errors import NightscribeError, WorkerFault
+from stt_engine.errors import NightscribeError
 from stt_engine.server.fields import Asked
 from stt_engine.server.form import Form
 from stt_engine.server.lanes import Lane
 from stt_engine.server.metrics import Metrics
-from stt_engine.server.problems import Abandoned, Refused
+from stt_engine.server.problems import Abandoned, Refused, RequestTooLong
 from stt_engine.server.recording import Recording
 from stt_engine.server.scheduler import Scheduler
 from stt_engine.server.settings import ServerSettings
-from stt_engine.server.turns import SharedTurn, SteppedReader, Turns
-from stt_engine.split import SplitOptions, split_audio
-from stt_engine.types import ChunkTranscript, Transcript
-from stt_engine.vad import SpeechDetector
+from stt_engine.server.split_orders import SplitOrder
+from stt_engine.server.splitters import SplitLimits, Splitters
+from stt_engine.split import SplitOptions
+from stt_engine.types import AudioInfo, Chunk, ChunkTranscript, Seconds, Transcript
 
 log = logging.getLogger(__name__)
 
@@ -65,20 +64,27 @@ class Service:
         self.readiness = Readiness("loading")
         self._on_failure = on_failure
         self._scheduler = Scheduler(wait_s=settings.batch_wait_ms / 1000)
-        self._turns = Turns(settings.decoding_turns)
-        self._splitters = ThreadPoolExecutor(settings.max_queue, thread_name_prefix="split")
+        self._splitters = Splitters(
+            settings.decoding_processes,
+            SplitLimits(step_s=settings.decode_step_seconds, memory_bytes=settings.decode_memory_bytes),
+            on_broken=on_failure,
+        )
+        self._numbers = itertools.count(1)
         self._engine: WhisperSTT | None = None
         self._under_way: set[Recording] = set()
         self._in_flight = 0
         self._draining = False
         self._threads: list[threading.Thread] = []
         self.metrics.watch(
-            in_flight=lambda: float(self._in_flight), queue_chunks=lambda: float(self._scheduler.waiting_chunks)
+            in_flight=lambda: float(self._in_flight),
+            queue_chunks=lambda: float(self._scheduler.waiting_chunks),
+            splitters_bytes=lambda: float(self._splitters.resident_bytes),
         )
 
     # -- from start to stop --------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        self._splitters.start()
         self._threads = [threading.Thread(target=self._load, name="load", daemon=True)]
         self._threads[0].start()
 
@@ -90,8 +96,8 @@ class Service:
         for recording in tuple(self._under_way):
             recording.fail(Abandoned("the server ends"))
         self._scheduler.close()
-        self._splitters.shutdown(wait=False, cancel_futures=True)
         until_s = time.monotonic() + _LANES_END_WITHIN_S
+        self._splitters.close(_LANES_END_WITHIN_S)
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
 
@@ -124,7 +130,8 @@ class Service:
             )
             lane.start()
             self._threads.append(lane)
-        SpeechDetector()  # its network is loaded now, not with the first request
+        if not self._splitters.wait_until_ready():
+            return
         self._engine = first
         self.readiness = Readiness(
             "ready",
@@ -191,8 +198,11 @@ class Service:
             self._in_flight -= 1
 
     @contextlib.asynccontextmanager
-    async def under_way(self, form: Form, asked: Asked, request_id: str, folder: Path) -> AsyncIterator[Hearing]:
-        """The recording, being split and transcribed until the block is left.
+    async def under_way(
+        self, form: Form, asked: Asked, request_id: str, folder: Path, *, until_s: Seconds
+    ) -> AsyncIterator[Hearing]:
+        """The recording, being split and transcribed until the block is left, or until `until_s` of the loop's clock,
+        when its work is dropped and whoever waits for it gets RequestTooLong.
 
         Raises UnknownBackend, UnknownLanguage, UnsupportedOption before anything is done.
         """
@@ -204,45 +214,62 @@ class Service:
         hearing = Hearing(recording)
         self._under_way.add(recording)
         self._scheduler.begin(recording)
-        context = contextvars.copy_context()
-        splitting = asyncio.get_running_loop().run_in_executor(
-            self._splitters, context.run, self._split, recording, form
-        )
+        order = self._order(recording, form)
+        self._splitters.submit(order, _Taking(recording, self._scheduler))
+
+        def drop() -> None:
+            recording.close()
+            self._splitters.forget(order.number)
+            self._scheduler.forget(recording)
+
+        def expire() -> None:
+            recording.fail(self.too_long("heard"))
+            drop()
+
+        timer = asyncio.get_running_loop().call_at(until_s, expire)
         try:
             yield hearing
         finally:
-            recording.close()
-            self._scheduler.forget(recording)
+            timer.cancel()
+            drop()
             self._under_way.discard(recording)
-            splitting.cancel()  # if it has not begun; one that has ends at its next step
 
-    def _split(self, recording: Recording, form: Form) -> None:
+    def too_long(self, done: str) -> RequestTooLong:
+        most_s = f"{self.settings.request_seconds:g} s"
+        return RequestTooLong(
+            f"not {done} within {most_s} (STT_REQUEST_SECONDS); send it in parts, or when less is asked"
+        )
+
+    def _order(self, recording: Recording, form: Form) -> SplitOrder:
         limits = AudioLimits(max_bytes=self.settings.max_upload_bytes, max_duration_s=self.settings.max_audio_seconds)
-        try:
-            with SharedTurn(self._turns, lambda: recording.abandoned) as turn, form.recording.open("rb") as file:
-                reader = SteppedReader(file, turn)
-                splitter = split_audio(
-                    reader,  # type: ignore[arg-type]  # the four methods that a reader needs
-                    file_id=recording.request_id,
-                    name=form.file_name,
-                    options=SplitOptions(limits=limits),
-                )
-                with splitter:
-                    for audio in splitter:
-                        recording.append(audio)
-                        turn.step()
-                recording.split_complete(splitter.info, splitter.speech_s)
-        except FileNotFoundError:
-            recording.fail(Abandoned("its folder is gone: nobody waits for it any more"))
-        except NightscribeError as error:
-            recording.fail(error)
-        except Exception as error:  # of a library, on a file that nobody has seen before: it is this request's alone
-            log.exception("splitting failed")
-            fault = WorkerFault(f"{type(error).__name__} while splitting")
-            fault.__cause__ = error
-            recording.fail(fault)
-        finally:
-            self._scheduler.split_ended(recording)
+        return SplitOrder(
+            number=next(self._numbers),
+            request_id=recording.request_id,
+            name=form.file_name,
+            upload=form.recording,
+            spool=recording.spool,
+            options=SplitOptions(limits=limits),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Taking:
+    """What the splitters find goes into the recording, and its units to the scheduler."""
+
+    recording: Recording
+    scheduler: Scheduler
+
+    def chunk_spooled(self, chunk: Chunk, offset_bytes: int) -> None:
+        with contextlib.suppress(Abandoned):  # closed a moment ago: the splitters are about to hear of it
+            self.recording.append(chunk, offset_bytes)
+
+    def split_complete(self, info: AudioInfo, speech_s: Seconds) -> None:
+        self.recording.split_complete(info, speech_s)
+        self.scheduler.split_ended(self.recording)
+
+    def split_failed(self, error: NightscribeError) -> None:
+        self.recording.fail(error)
+        self.scheduler.split_ended(self.recording)
 
 
 class Hearing:

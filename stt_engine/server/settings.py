@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from stt_engine.devices import usable_cores
 from stt_engine.loading import AUTO_ORDER, BACKEND_MODULES
 
+MAX_DECODE_PROCESSES = 8
+
 
 class ServerSettings(BaseSettings):
     """What is given by name wins over the environment, the environment over the default."""
@@ -32,7 +34,21 @@ class ServerSettings(BaseSettings):
         0, ge=0, le=512, description="Windows in one device batch; 0: what suits the device; on a CPU 4."
     )
     model_copies: int = Field(0, ge=0, le=16, description="Copies of the model; 0: one, of a small one on a CPU more.")
+    decode_processes: int = Field(
+        0, ge=0, le=64, description="Processes that decode uploads; 0: one for each core, at most 8."
+    )
+    decode_step_seconds: float = Field(
+        20.0, gt=0, description="A decoder that stands still for longer is ended, its upload refused (422)."
+    )
+    decode_memory_bytes: int = Field(
+        2 * 2**30,
+        ge=2**28,
+        description="A decoding process that holds more is ended, the upload at fault refused.",
+    )
     upload_idle_seconds: float = Field(20.0, gt=0, description="An upload silent for longer is dropped (408).")
+    request_seconds: float = Field(
+        3600.0, gt=0, description="A request that takes longer is answered 504, its work dropped; upload included."
+    )
     header_seconds: float = Field(10.0, gt=0, description="A connection without a request by then is closed.")
     drain_seconds: float = Field(300.0, ge=1, description="After SIGTERM, requests under way may take so long.")
 
@@ -61,6 +77,5 @@ class ServerSettings(BaseSettings):
         return path.resolve().name if path.exists() else self.model
 
     @property
-    def decoding_turns(self) -> int:
-        """Recordings that are decoded at the same moment."""
-        return max(1, usable_cores())
+    def decoding_processes(self) -> int:
+        return self.decode_processes or min(usable_cores(), MAX_DECODE_PROCESSES)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from stt_engine.server.problems import Abandoned
+from stt_engine.server.split_orders import TurnBoard
 
 SLICE_S = 0.05
 
@@ -47,28 +48,39 @@ class Turns:
 
 
 class SharedTurn:
-    """One thread's turn: given up at reads and steps once it has lasted a slice and somebody waits."""
+    """One thread's turn: given up at reads and steps once it has lasted a slice and somebody waits.
 
-    def __init__(self, turns: Turns, abandoned: Callable[[], bool]) -> None:
-        self._turns, self._abandoned = turns, abandoned
+    While it is held the board says so, and counts the steps.
+    """
+
+    def __init__(self, turns: Turns, board: TurnBoard, number: int, abandoned: Callable[[], bool]) -> None:
+        self._turns, self._board, self._number, self._abandoned = turns, board, number, abandoned
         self._since_s = 0.0
 
     def __enter__(self) -> SharedTurn:
-        self._turns.take()
-        self._since_s = time.monotonic()
+        self._take()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._turns.give()
+        self._give()
 
     def step(self) -> None:
         """Raises Abandoned where nobody wants the result any more."""
         if self._abandoned():
             raise Abandoned("nobody waits for this recording any more")
+        self._board.hold(self._number)
         if self._turns.somebody_waits and time.monotonic() - self._since_s > SLICE_S:
-            self._turns.give()
-            self._turns.take()
-            self._since_s = time.monotonic()
+            self._give()
+            self._take()
+
+    def _take(self) -> None:
+        self._turns.take()
+        self._board.hold(self._number)
+        self._since_s = time.monotonic()
+
+    def _give(self) -> None:
+        self._board.release()
+        self._turns.give()
 
 
 class SteppedReader:

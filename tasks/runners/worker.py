@@ -6,19 +6,25 @@ of its own, so that Ctrl-C at a terminal reaches only the flow, which then decid
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import logging
 import os
 import pickle
 import queue
 import signal
-import sys
 import threading
 import time
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
+from stt_engine.child_process import (
+    ORPHANED,
+    claim_pipes,
+    end_with_parent,
+    go_before_the_parent,
+    leave,
+    leave_no_core_files,
+)
 from stt_engine.errors import WorkerFault
 from tasks.one_line import escape_arguments
 from tasks.redaction import redacted
@@ -36,9 +42,6 @@ from tasks.runners.wire import (
 
 OUR_LOGGERS = ("stt_engine", "tasks", "flows")
 """Forwarded from the level asked for; other libraries from WARNING."""
-
-_ORPHANED = 70
-"""Exit status of a worker that found its flow gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +87,15 @@ def next_step() -> None:
 
 def main() -> NoReturn:
     """The worker process, from its first frame to its exit."""
-    requests, answers = _claim_pipes()
+    requests, answers = claim_pipes()
     first = read_frame(requests)
     if first is None:
-        os._exit(_ORPHANED)
+        os._exit(ORPHANED)
     greeting: Greeting = pickle.loads(first[1])
-    _end_with_parent(greeting.parent_pid)
+    end_with_parent(greeting.parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _leave_no_core_files()
-    _go_before_the_flow()
+    leave_no_core_files()
+    go_before_the_parent()
     faulthandler.enable()  # a crash in a decoder or a driver prints where, on stderr
 
     global _flow
@@ -108,12 +111,12 @@ def main() -> NoReturn:
             load_here(WorkerSetup(greeting.loader, pickle.loads(greeting.arguments)), greeting.device)
     except BaseException as error:  # noqa: BLE001 - whatever stopped the loading is the caller's to know
         outgoing.send(FrameKind.SETUP_FAILED, pack_error(error, where=where))
-        _leave(1)
+        leave(1)
     outgoing.send(FrameKind.READY, pickle.dumps((os.getpid(), time.perf_counter() - started_s)))
 
     while (request := inbox.get()) is not None:
         outgoing.send(*_answer(request, where, outgoing))
-    _leave(0)
+    leave(0)
 
 
 def _answer(request: bytes, where: str, outgoing: _Outgoing) -> tuple[FrameKind, bytes]:
@@ -131,7 +134,7 @@ def _receive(requests: IO[bytes], inbox: queue.SimpleQueue[bytes | None]) -> Non
     while True:
         frame = read_frame(requests)
         if frame is None:
-            os._exit(_ORPHANED)
+            os._exit(ORPHANED)
         kind, payload = frame
         if kind is FrameKind.STOP:
             inbox.put(None)
@@ -151,7 +154,7 @@ class _Outgoing:
             with self._lock:
                 write_frame(self._stream, kind, payload)
         except OSError:
-            os._exit(_ORPHANED)
+            os._exit(ORPHANED)
 
 
 class ForwardingHandler(logging.Handler):
@@ -178,50 +181,3 @@ def _forward_logs(outgoing: _Outgoing, level: int) -> None:
     for name in OUR_LOGGERS:
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(True)
-
-
-def _claim_pipes() -> tuple[IO[bytes], IO[bytes]]:
-    """Keeps stdin and stdout for frames alone: what bodies and libraries print goes to stderr."""
-    requests, answers = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return os.fdopen(requests, "rb"), os.fdopen(answers, "wb")
-
-
-def _end_with_parent(parent_pid: int) -> None:
-    """Asks Linux to kill this process when the thread that started it ends, as it does with its process.
-
-    The pipe tells the same everywhere, but only once the worker's threads get to run Python, which a native call
-    that holds the interpreter's lock puts off; this does not wait.
-    """
-    if sys.platform == "linux":
-        import ctypes
-
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
-    if os.name == "posix" and os.getppid() != parent_pid:
-        os._exit(_ORPHANED)  # gone before we asked
-
-
-def _leave_no_core_files() -> None:
-    """A crashed worker is a row in the run's report, not gigabytes of model on the disk."""
-    if os.name == "posix":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _go_before_the_flow() -> None:
-    """When the machine's memory runs out the kernel takes a worker, which is replaced, and not the whole run."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
-            score.write("500")
-
-
-def _leave(status: int) -> NoReturn:
-    """Skips the interpreter's teardown, in which native libraries with live threads are known to crash."""
-    logging.shutdown()
-    sys.stderr.flush()
-    os._exit(status)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from concurrent.futures import Future, wait
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 
+from stt_engine.child_process import CRASHES, explained, resident_bytes_of
 from stt_engine.errors import DeadlineExceeded, NightscribeError, WorkerDied
 from stt_engine.types import Seconds
 from tasks.runners.environment import device_inside
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 _COMMAND = (sys.executable, "-P", "-c", "from tasks.runners.worker import main; main()")
 _IMPORT_S = 300.0
 """How long a worker may take to import a function that it is to call, before the call's own deadline runs."""
-_CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 _REAP_S = 10.0
 """How long a killed process may take to vanish; one stuck in a driver may take for ever."""
 
@@ -183,11 +182,7 @@ class WorkerProcess:
 
     def resident_bytes(self) -> int | None:
         """Memory it holds; None where there is no /proc, or no process any more."""
-        try:
-            with open(f"/proc/{self.pid}/statm", encoding="ascii") as statm:
-                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError):
-            return None
+        return None if self.pid is None else resident_bytes_of(self.pid)
 
     def __str__(self) -> str:
         return f"The {self.kind} worker on {self.device} (pid {self.pid})"
@@ -243,24 +238,10 @@ class WorkerProcess:
         if self._ending is not None:
             return self._ending
         died = WorkerDied(f"{self} ended {moment}: {explained(self.status)}.")
-        died.crashed = self.status is not None and -self.status in _CRASHES
+        died.crashed = self.status is not None and -self.status in CRASHES
         return died
 
     @property
     def status(self) -> int | None:
         """Exit status, negative for a signal; None while it lives."""
         return None if self._process is None else self._process.returncode
-
-
-def explained(status: int | None) -> str:
-    """An exit status in words: "exit code 3", "killed by SIGSEGV"."""
-    if status is None:
-        return "it was never started"
-    if status >= 0:
-        return f"exit code {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    hint = " (the kernel does that when memory runs out)" if name == "SIGKILL" else ""
-    return f"killed by {name}{hint}"

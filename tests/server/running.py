@@ -46,8 +46,11 @@ class Running:
 
 
 @contextmanager
-def running_service(folder: Path, **settings: object) -> Iterator[Running]:
-    """`settings` as the STT_ variables are called, in small letters. Ready when it is given out."""
+def running_service(folder: Path, *, poison: bool = False, **settings: object) -> Iterator[Running]:
+    """`settings` as the STT_ variables are called, in small letters. Ready when it is given out.
+
+    With `poison` its decoders misbehave for certain file names (`tests/faults/poison`).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -55,6 +58,9 @@ def running_service(folder: Path, **settings: object) -> Iterator[Running]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
     environment |= {"PYTHONPATH": str(ROOT), "STT_MODEL": "fixture", "STT_DEVICE": "cpu", "STT_PORT": str(port)}
     environment |= {f"STT_{name.upper()}": str(value) for name, value in settings.items()}
+    if poison:
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "faults" / "poison"), str(ROOT)])
+        environment["POISON_JOURNAL"] = str(folder / "journal")
     log = folder / "serve.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(

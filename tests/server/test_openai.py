@@ -7,6 +7,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from stt_engine import WhisperSTT
 from tests.server.conftest import CLIP_TEXT, KEY
 from tests.server.running import Running
 
@@ -34,7 +35,7 @@ def test_text_formats(openai_client: openai.OpenAI, samples: Path, kind: str, st
     assert CLIP_TEXT in str(found)
 
 
-def test_verbose_json_with_words(openai_client: openai.OpenAI, samples: Path) -> None:
+def test_verbose_json_with_words(openai_client: openai.OpenAI, samples: Path, fixture_model: Path) -> None:
     found = openai_client.audio.transcriptions.create(
         model="fixture",
         file=samples / "ko_003.flac",
@@ -48,6 +49,8 @@ def test_verbose_json_with_words(openai_client: openai.OpenAI, samples: Path) ->
     assert found.segments is not None and found.words is not None
     assert found.segments[0].end <= found.duration
     assert " ".join(word.word for word in found.words) == found.text
+    tokens = WhisperSTT(fixture_model, device="cpu", backend="faster-whisper", cpu_threads=1).backend.tokens
+    assert [tokens.decode(segment.tokens) for segment in found.segments] == [s.text for s in found.segments]
     only_words = openai_client.audio.transcriptions.create(
         model="fixture",
         file=samples / "ko_003.flac",

@@ -19,7 +19,9 @@ from stt_engine.server.metrics import Metrics
 from stt_engine.server.problems import Abandoned
 from stt_engine.server.recording import Recording
 from stt_engine.server.scheduler import Scheduler
+from stt_engine.server.split_orders import TurnBoard
 from stt_engine.server.turns import SharedTurn, Turns
+from stt_engine.spool import ChunkSpool
 from stt_engine.types import AudioInfo, Chunk, ChunkAudio, TranscribeOptions
 
 RATE_HZ = 16_000
@@ -39,6 +41,14 @@ class Sender:
 
     def __init__(self, scheduler: Scheduler, folder: Path) -> None:
         self.scheduler, self.folder = scheduler, folder
+        self.spools: dict[str, ChunkSpool] = {}
+
+    def append(self, recording: Recording, audio: ChunkAudio) -> None:
+        """As a splitting process would."""
+        spool = self.spools.setdefault(recording.request_id, ChunkSpool(recording.spool, shared=True))
+        offset_bytes = spool.append(audio)
+        spool.flush()
+        recording.append(audio.chunk, offset_bytes)
 
     def begin(self, name: str, options: TranscribeOptions) -> Recording:
         folder = self.folder / f"{name}-{next(_numbers)}"
@@ -51,7 +61,7 @@ class Sender:
         recording = self.begin(name, replace(TranscribeOptions(language="en"), **options))  # type: ignore[arg-type]
         for index in range(n_chunks):
             chunk = Chunk(name, None, index, index * RATE_HZ, (index + 1) * RATE_HZ)
-            recording.append(ChunkAudio(chunk, np.full(RATE_HZ, 0.3, dtype=np.float32)))
+            self.append(recording, ChunkAudio(chunk, np.full(RATE_HZ, 0.3, dtype=np.float32)))
         if complete:
             self.scheduler.split_ended(recording)
             recording.split_complete(INFO, 1.0)
@@ -157,7 +167,7 @@ def test_one_recordings_fault_is_not_the_others(
     monkeypatch.setattr(engine.backend, "encode", fails_on_loud)
     good = [sender.send(f"good-{n}", 2) for n in range(3)]
     bad = sender.begin("bad", TranscribeOptions(language="en"))
-    bad.append(ChunkAudio(Chunk("bad", None, 0, 0, RATE_HZ), np.full(RATE_HZ, 0.9, dtype=np.float32)))
+    sender.append(bad, ChunkAudio(Chunk("bad", None, 0, 0, RATE_HZ), np.full(RATE_HZ, 0.9, dtype=np.float32)))
     scheduler.split_ended(bad)
     bad.split_complete(INFO, 1.0)
     running = lane(scheduler, engine)
@@ -185,13 +195,17 @@ def test_a_broken_device_is_reported(scheduler: Scheduler, sender: Sender, monke
 
 def test_turns_go_round() -> None:
     """One turn, three threads with ten slices of work: the short one is not the last to end."""
-    turns = Turns(1)
+    turns, board = Turns(1), TurnBoard(bytearray(TurnBoard.LAYOUT.size))
+    holders: set[int] = set()
     ended: list[str] = []
 
     def work(name: str, steps: int) -> None:
-        with SharedTurn(turns, lambda: False) as turn:
+        number = len(name)
+        with SharedTurn(turns, board, number, lambda: False) as turn:
             for _ in range(steps):
                 time.sleep(0.02)
+                assert board.read()[0] == number
+                holders.add(number)
                 turn.step()
         ended.append(name)
 
@@ -202,6 +216,8 @@ def test_turns_go_round() -> None:
     for thread in threads:
         thread.join()
     assert ended == ["short", "long"]
-    with pytest.raises(Abandoned), SharedTurn(turns, lambda: True) as turn:
+    assert holders == {len("short"), len("long")}
+    assert board.read()[0] == 0
+    with pytest.raises(Abandoned), SharedTurn(turns, board, 1, lambda: True) as turn:
         turn.step()
     turns.take()  # the turn was given back

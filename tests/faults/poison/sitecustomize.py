@@ -1,9 +1,9 @@
 """Bodies of workers that misbehave for files of certain names: the folder of this file on PYTHONPATH is the hook.
 
-Python imports it at the start of every interpreter; it does something only in a worker of a run with POISON_JOURNAL,
-and only there where a decoder or a model works: in the iteration of the stream that the splitter decodes, and in the
-call of the model's encoder. `segfault`, `spin`, `eat`, `hang` and `leak` are what they say. A name says who suffers:
-`cpu-segfault.flac`, `gpu-hang.flac`, `gpu-segfault@2.flac` (in its third chunk).
+Python imports it at the start of every interpreter; it does something only in a worker of a run, or a splitting process
+of the service, with POISON_JOURNAL, and only there where a decoder or a model works: in the iteration of the stream
+that the splitter decodes, and in the call of the model's encoder. `segfault`, `spin`, `eat`, `hang` and `leak` are what
+they say. A name says who suffers: `cpu-segfault.flac`, `gpu-hang.flac`, `gpu-segfault@2.flac` (in its third chunk).
 
 The journal gets a line for each order and each device batch, written before anything can go wrong.
 """
@@ -124,7 +124,7 @@ class SmallDevice:
 
 
 if "POISON_JOURNAL" in os.environ:
-    if "cpu-worker" in sys.orig_argv:
+    if {"cpu-worker", "split-worker"} & set(sys.orig_argv):
         poison_decoder()
     elif "gpu-worker" in sys.orig_argv:
         poison_model()
