@@ -67,6 +67,12 @@ def cpu_seconds(process: int | str) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def family(process: int) -> list[int]:
+    """A server and the processes that it has started."""
+    children = Path(f"/proc/{process}/task").glob("*/children")
+    return [process, *(int(pid) for listed in children for pid in listed.read_text().split())]
+
+
 def machine_busy_s() -> float:
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
@@ -129,12 +135,13 @@ def measure(url: str, process: int, clips: list[Path], clients: int) -> Measured
             assert answer.json()["text"]
             return time.perf_counter() - started_s
 
-        busy_s, server_s, own_s = machine_busy_s(), cpu_seconds(process), cpu_seconds("self")
+        processes = family(process)
+        busy_s, server_s, own_s = machine_busy_s(), sum(map(cpu_seconds, processes)), cpu_seconds("self")
         started_s = time.perf_counter()
         with ThreadPoolExecutor(clients) as pool:
             took_s = list(pool.map(send, contents))
         wall_s = time.perf_counter() - started_s
-        busy_s, server_s = machine_busy_s() - busy_s, cpu_seconds(process) - server_s
+        busy_s, server_s = machine_busy_s() - busy_s, sum(map(cpu_seconds, processes)) - server_s
         others = (busy_s - server_s - (cpu_seconds("self") - own_s)) / (wall_s * (os.cpu_count() or 1))
     return Measured(len(clips), wall_s, statistics.median(took_s), max(took_s), server_s, max(0.0, others))
 
@@ -151,8 +158,9 @@ def both(url: str, process: int, clips: list[Path], clients: int, quiet: float) 
 
 
 def resident_mb(process: int) -> float:
-    fields = Path(f"/proc/{process}/statm").read_text().split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    """Of the server and its children; what they share counts for each."""
+    pages = sum(int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in family(process))
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def memory(url: str, process: int, clips: list[Path], count: int) -> list[tuple[int, float]]:
