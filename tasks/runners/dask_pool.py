@@ -217,6 +217,7 @@ class DaskPool:
         name = reference(function)
         request = cloudpickle.dumps(Call(name, tuple(args), dict(kwargs or {})))
         told = self._cluster.ask(self.kind, request, what=what or name, deadline_s=deadline_s)
+        log.debug("%s was done by %s", what or name, told.worker)
         for record in told.logs:
             self._on_log(record)
         if told.answer is None:

@@ -62,6 +62,8 @@ class Told:
     answer: bytes | None
     error: bytes | None
     logs: tuple[WorkerLog, ...]
+    worker: str
+    """Address of the Dask worker that says so."""
 
 
 def call_here(plugin: str, kind: WorkerKind, request: bytes, what: str, deadline_s: Seconds | None) -> Told:
@@ -106,11 +108,12 @@ class HostedWorkers(WorkerPlugin):
             self._running += 1
         try:
             answer = self._pool(kind).send(request, what=what, deadline_s=deadline_s)
-            return Told(answer, None, tuple(logs))
+            return Told(answer, None, tuple(logs), self._worker.address)
         except PoolClosed as error:
             raise Reschedule from error
         except Exception as error:  # noqa: BLE001 - whatever it is, it travels to the flow as it would from a process
-            return Told(None, pack_error(error, where=f"Dask worker {self._worker.address}"), tuple(logs))
+            address = self._worker.address
+            return Told(None, pack_error(error, where=f"Dask worker {address}"), tuple(logs), address)
         finally:
             with self._lock:
                 self._running -= 1
