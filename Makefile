@@ -5,7 +5,7 @@
 help:
 	@echo "make demo     set up .venv and transcribe the bundled recordings through the real flow"
 	@echo "make test     set up .venv with all backends, lint, check types, run the whole test suite"
-	@echo "make faults   the long form of the fault tests: thirty kills, ten nights of poison, thirty over a faulty store, 3,168 damaged files twice, disks that fill, clocks that jump (some 55 minutes)"
+	@echo "make faults   the long form of the fault tests: thirty kills, ten nights of poison, thirty over a faulty store, 3,168 damaged files twice, disks that fill, clocks that jump, a cluster that loses workers (some 55 minutes)"
 	@echo "make deploy   deployments and automations onto the Prefect server (deployments/README.md)"
 	@echo "make worker   what runs them, in this checkout"
 	@echo "make check    lint and types alone"
@@ -21,6 +21,7 @@ test: check
 
 faults: install
 	FAULT_SEEDS=30 .venv/bin/pytest -rA tests/faults
+	DASK_FILES=300 .venv/bin/pytest -rA tests/flows/test_dask.py
 
 check: install lint types
 

@@ -14,8 +14,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from stt_engine.types import ChannelMode, Task, Timestamps
-from tasks.form import Count, CpuWorkers, Device, GpuWorkers, Hint, TimeOfDay, Uri
-from tasks.settings import AdvancedSettings, BackendChoice
+from tasks.form import Count, CpuWorkers, Device, GpuWorkers, Hint, Scheduler, TimeOfDay, Uri
+from tasks.settings import AdvancedSettings, BackendChoice, TaskRunnerChoice
 from tasks.whole_run import whole_run
 
 
@@ -42,6 +42,8 @@ def backfill(
     hotwords: Hint | None = None,
     gpu_workers: GpuWorkers = 1,
     cpu_workers: CpuWorkers | None = None,
+    task_runner: TaskRunnerChoice = "local",
+    dask_address: Scheduler | None = None,
     advanced: AdvancedSettings = AdvancedSettings(),  # noqa: B008 - frozen, and Prefect shows its fields in the form
 ) -> State:
     """Transcribe what was modified in a span of days and has not landed yet; one row per file, as the nightly does.
@@ -68,6 +70,8 @@ def backfill(
         hotwords: Words to expect.
         gpu_workers: Processes that hold the model, per device.
         cpu_workers: Processes that decode and split; none means one per core.
+        task_runner: Where the workers are: local (processes of this machine) or dask (a Dask cluster).
+        dask_address: Scheduler of a Dask cluster, e.g. tcp://10.0.0.5:8786; none means one of the run's own.
         advanced: What few runs need to change.
     """
     return whole_run(
@@ -92,5 +96,7 @@ def backfill(
         hotwords=hotwords,
         gpu_workers=gpu_workers,
         cpu_workers=cpu_workers,
+        task_runner=task_runner,
+        dask_address=dask_address,
         advanced=advanced,
     )

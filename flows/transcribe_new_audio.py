@@ -14,8 +14,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from stt_engine.types import ChannelMode, Task, Timestamps
-from tasks.form import Count, CpuWorkers, Device, GpuWorkers, Hint, Settling, TimeOfDay, Uri
-from tasks.settings import AdvancedSettings, BackendChoice
+from tasks.form import Count, CpuWorkers, Device, GpuWorkers, Hint, Scheduler, Settling, TimeOfDay, Uri
+from tasks.settings import AdvancedSettings, BackendChoice, TaskRunnerChoice
 from tasks.whole_run import whole_run
 
 
@@ -43,6 +43,8 @@ def transcribe_new_audio(
     hotwords: Hint | None = None,
     gpu_workers: GpuWorkers = 1,
     cpu_workers: CpuWorkers | None = None,
+    task_runner: TaskRunnerChoice = "local",
+    dask_address: Scheduler | None = None,
     settle_seconds: Settling = 0.0,
     advanced: AdvancedSettings = AdvancedSettings(),  # noqa: B008 - frozen, and Prefect shows its fields in the form
 ) -> State:
@@ -71,6 +73,8 @@ def transcribe_new_audio(
         hotwords: Words to expect.
         gpu_workers: Processes that hold the model, per device.
         cpu_workers: Processes that decode and split; none means one per core.
+        task_runner: Where the workers are: local (processes of this machine) or dask (a Dask cluster).
+        dask_address: Scheduler of a Dask cluster, e.g. tcp://10.0.0.5:8786; none means one of the run's own.
         settle_seconds: Files younger than this are left for the next run.
         advanced: What few runs need to change.
     """
@@ -97,6 +101,8 @@ def transcribe_new_audio(
         hotwords=hotwords,
         gpu_workers=gpu_workers,
         cpu_workers=cpu_workers,
+        task_runner=task_runner,
+        dask_address=dask_address,
         settle_seconds=settle_seconds,
         advanced=advanced,
     )

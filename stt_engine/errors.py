@@ -6,6 +6,7 @@
     │   ├── SourceChanged                   still being written: left for the next run, no failure of this one
     │   ├── WorkerDied                      a worker process ended in the middle of a call
     │   │   └── DeadlineExceeded            ... because it was killed at its deadline
+    │   ├── ClusterUnavailable              the Dask cluster gave an order back unfinished; no file's fault
     │   ├── DeviceOutOfMemory
     │   └── DeviceFailed                    CUDA errors other than memory
     └── TerminalError                       the same call will fail again
@@ -62,6 +63,9 @@ class WorkerDied(RetryableError):
 
 
 class DeadlineExceeded(WorkerDied): ...
+
+
+class ClusterUnavailable(RetryableError): ...
 
 
 class DeviceOutOfMemory(RetryableError): ...

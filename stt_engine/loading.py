@@ -113,16 +113,21 @@ def self_check_speech() -> Samples:
         return next(iter(splitter)).samples
 
 
+def candidates(backend: str) -> tuple[str, ...]:
+    """The backends that may be chosen, in order."""
+    return AUTO_ORDER if backend == "auto" else (backend,)
+
+
 def check_compute_type(backend: str, device: str, compute_type: str) -> tuple[str, ...]:
     """Before anything is loaded: the backends that may be chosen and have the compute type.
 
     Raises UnsupportedOption where there is none.
     """
-    candidates: tuple[str, ...] = AUTO_ORDER if backend == "auto" else (backend,)
+    asked = candidates(backend)
     if compute_type == "auto" or backend == "fake":
-        return candidates
-    known = {name: _compute_types(name, device) for name in candidates}
-    left = tuple(name for name in candidates if compute_type in known[name])
+        return asked
+    known = {name: _compute_types(name, device) for name in asked}
+    left = tuple(name for name in asked if compute_type in known[name])
     if not left:
         there = ", ".join(sorted(set().union(*known.values())))
         raise UnsupportedOption(f"compute type {compute_type!r} on {device}: there are {there}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prefect.futures import PrefectConcurrentFuture
@@ -14,7 +15,8 @@ from prefect.utilities.annotations import opaque
 from stt_engine import __version__
 from stt_engine.types import Seconds
 from tasks import steps
-from tasks.night_terms import Pending
+from tasks.night_terms import CrewSize, Pending
+from tasks.on_dask import dask_task_runner
 from tasks.orders import LandOrder, SplitOrder, SplitOutcome, TranscribedChunks, TranscribeOrder
 from tasks.prepare import PreparedRun
 from tasks.runners.gpu_task_runner import GpuTaskRunner
@@ -74,6 +76,10 @@ class PrefectCrew:
         """Drop what is queued and end every worker at once: the run was cancelled."""
         self._runner.abandon()
 
+    def size(self) -> CrewSize:
+        """Worker processes that there are at the moment."""
+        return self._runner.size
+
     @property
     def model_loads(self) -> list[WorkerLoad]:
         """Every load of the model so far: one per GPU worker, and one more for each that took a dead one's place."""
@@ -111,7 +117,8 @@ def crew_of(run: PreparedRun, plan: NightPlan) -> Iterator[PrefectCrew]:
     With nothing to do no worker is started.
     """
     advanced = run.settings.advanced
-    runner = GpuTaskRunner(
+    make = GpuTaskRunner if run.settings.task_runner == "local" else partial(dask_task_runner, run)
+    runner = make(
         gpu_devices=run.devices,
         gpu_workers_per_device=run.settings.gpu_workers,
         cpu_workers=run.cpu_workers,

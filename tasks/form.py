@@ -19,10 +19,13 @@ URI_PATTERN = (
 """Of the schema alone, so that what holds a secret is refused before Prefect writes it down with the run's parameters,
 and without a Pydantic error, which would repeat it. The run itself looks closer: `tasks.addresses`."""
 
+SCHEDULER_PATTERN = r"^(tcp|tls|ws|wss|ucx)://[^@/\s]+:\d+$"
+
 Device = Annotated[str, Field(pattern=DEVICE_PATTERN)]
 Uri = Annotated[str, Field(min_length=1), WithJsonSchema({"type": "string", "minLength": 1, "pattern": URI_PATTERN})]
 ExactUri = Annotated[str, Field(min_length=1)]
 """Of a recording that is in the tables, as it stands there."""
+Scheduler = Annotated[str, Field(pattern=SCHEDULER_PATTERN)]
 TimeOfDay = Annotated[str, Field(pattern=TIME_OF_DAY_PATTERN)]
 Hint = Annotated[str, Field(max_length=1000)]
 Count = Annotated[int, Field(ge=1)]

@@ -7,12 +7,16 @@ loads the model again at every task.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from stt_engine import models
 from stt_engine.backends.base import Backend
 from stt_engine.decoding import ChunkDecoder
+from stt_engine.errors import ModelFormatError
 from stt_engine.loading import AUTO_ORDER, load_backend, load_first
 from tasks.orders import TranscribedChunks, TranscribeOrder
 from tasks.runners.lanes import on_gpu_worker
@@ -32,6 +36,8 @@ class ModelSetup:
     """0: as many as the backend finds usual for its device."""
     workers_on_device: int = 1
     """They share its memory."""
+    fingerprint: str | None = None
+    """Of the weights that the run stands for; None: `model_path` is the very one that it has looked at."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,13 +49,29 @@ class LoadedModel:
 
 def load_model(device: str, setup: ModelSetup) -> LoadedModel:
     """A worker's loader: called once in each process, on the device that it was pinned to (cpu or cuda:0)."""
+    path = setup.model_path if setup.fingerprint is None else str(_same_weights(setup.model_path, setup.fingerprint))
     options: dict[str, Any] = {"device": device, "compute_type": setup.compute_type, "cpu_threads": setup.cpu_threads}
     if setup.backend == "auto":
-        backend, _ = load_first(AUTO_ORDER, setup.model_path, **options)
+        backend, _ = load_first(AUTO_ORDER, path, **options)
     else:
-        backend = load_backend(setup.backend, setup.model_path, **options)
+        backend = load_backend(setup.backend, path, **options)
     windows = setup.device_batch_windows or max(1, backend.usual_batch // setup.workers_on_device)
     return LoadedModel(backend, windows)
+
+
+def _same_weights(model: str, fingerprint: str) -> Path:
+    """The model on this machine, which may be another than the flow's; rows name the weights that they stand for.
+
+    Raises ModelNotFound; ModelFormatError where other weights bear the name here.
+    """
+    path = models.resolve(model)
+    found = models.fingerprint(path)
+    if found != fingerprint:
+        raise ModelFormatError(
+            f"model {model} on {socket.gethostname()} ({path}) has the weights {found}, on the flow's machine "
+            f"{fingerprint}: give every machine the same directory, and name that with --model"
+        )
+    return path
 
 
 @on_gpu_worker

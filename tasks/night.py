@@ -20,7 +20,7 @@ from stt_engine.language import LanguageGuess
 from tasks.failure import failure_of, row_of
 from tasks.files_in_hand import FilesInHand, file_ids, landed_row
 from tasks.landings import FinishedBatch, Landings
-from tasks.night_terms import Crew, FileFinished, NightOptions, NightOutcome, Pending
+from tasks.night_terms import Crew, CrewSize, FileFinished, NightOptions, NightOutcome, Pending
 from tasks.orders import LandOrder, SplitOrder, SplitOutcome, TranscribedChunks, TranscribeOrder
 from tasks.second_tries import SecondTries, Try, blame, blame_splitting
 from tasks.split_groups import split_groups
@@ -41,6 +41,8 @@ class Night:
     Args:
         plan: what this run has claimed.
         on_file: called in this thread when a file is finished.
+        crew_size: asked before every order, so that a worker that joins in the middle gets work; without it the
+            numbers in `options` stand.
         cancelled: asked between answers; True ends the night after landing what is complete.
     """
 
@@ -52,10 +54,12 @@ class Night:
         *,
         on_file: Callable[[FileFinished], None] = lambda _: None,
         on_part: Callable[[LandedPart], None] = lambda _: None,
+        crew_size: Callable[[], CrewSize] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._plan, self._crew, self._options = plan, crew, options
         self._on_file, self._on_part, self._cancelled = on_file, on_part, cancelled
+        self._crew_size = crew_size or (lambda: CrewSize(options.gpu_workers, options.cpu_workers))
         self._answers: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._in_flight = {"split": 0, "transcribe": 0, "alone": 0, "land": 0}
         self._to_split = deque(
@@ -128,17 +132,17 @@ class Night:
             self._send_transcribe("alone", again.chunks, alone=again.with_retries)
         while self._batch_is_due():
             self._send_transcribe("transcribe", self._batcher.take())
-        while self._to_split and self._has_room() and self._in_flight["split"] < 2 * self._options.cpu_workers:
+        while self._to_split and self._has_room() and self._in_flight["split"] < 2 * self._crew_size().cpu_workers:
             self._send_split(self._to_split.popleft())
 
     def _has_room(self) -> bool:
         """Whether more may be spooled: what waits is worth less than four task batches for every GPU worker."""
-        return self._batcher.waiting_windows <= 4 * self._batcher.batch_windows * self._options.gpu_workers
+        return self._batcher.waiting_windows <= 4 * self._batcher.batch_windows * self._crew_size().gpu_workers
 
     def _batch_is_due(self) -> bool:
         """A full batch goes while a worker would have fewer than two; a smaller one only to a worker that would idle,
         and not while files are on their way: a batch of one call costs as much as a batch of ten."""
-        ready, workers = self._batcher.ready_windows, self._options.gpu_workers
+        ready, workers = self._batcher.ready_windows, self._crew_size().gpu_workers
         if not ready or self._in_flight["transcribe"] >= 2 * workers:
             return False
         if ready >= self._batcher.batch_windows:

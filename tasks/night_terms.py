@@ -40,6 +40,14 @@ class Crew(Protocol):
     def land(self, order: LandOrder) -> Pending[LandedPart]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class CrewSize:
+    """Worker processes that there are at the moment; on a cluster they come and go."""
+
+    gpu_workers: int
+    cpu_workers: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightOptions:
     split: SplitOptions

@@ -15,12 +15,13 @@ from stt_engine.decode import AudioLimits
 from stt_engine.devices import choose_devices, usable_cores
 from stt_engine.errors import BackendUnavailable, ModelFormatError, UnknownLanguage, UnsupportedOption
 from stt_engine.languages import LANGUAGES
-from stt_engine.loading import check_compute_type, package_missing
+from stt_engine.loading import candidates, check_compute_type, package_missing
 from stt_engine.speech_regions import VadOptions
 from stt_engine.split import SplitOptions
 from stt_engine.types import TranscribeOptions
 from tasks.gpu_work import ModelSetup
 from tasks.listing import check_source
+from tasks.on_dask import check_dask, model_for_workers
 from tasks.settings import RunSettings
 from tasks.spool import check_spool
 from tasks.storage import open_store
@@ -63,8 +64,16 @@ def prepare(
             f"--backend {settings.backend}: the package {missing} is not installed; "
             "install it with: pip install 'nightscribe[all]'"
         )
-    devices = choose_devices(settings.device)
-    backends = check_compute_type(settings.backend, devices[0], settings.compute_type)
+    if settings.task_runner == "dask":
+        check_dask(settings)
+    elsewhere = settings.dask_address is not None
+    # The workers of a cluster look for devices themselves; the flow's own machine may have none.
+    devices = (settings.device,) if elsewhere else choose_devices(settings.device)
+    backends = (
+        candidates(settings.backend)
+        if elsewhere and devices != ("cpu",)
+        else check_compute_type(settings.backend, devices[0], settings.compute_type)
+    )
     if settings.advanced.beam_size > 1 and not {"faster-whisper", "fake"} & set(backends):
         raise UnsupportedOption(
             f"beam_size={settings.advanced.beam_size}: only the faster-whisper backend has beams, and what is asked "
@@ -79,6 +88,7 @@ def prepare(
     models.check_serves(model_path, settings.backend)
     _convert_ahead(settings.backend, model_path, report)
     split, transcribe = split_options(settings), transcribe_options(settings)
+    fingerprint = models.fingerprint(model_path)
     cores = usable_cores()
     gpu_workers = len(devices) * settings.gpu_workers
     return PreparedRun(
@@ -86,17 +96,18 @@ def prepare(
         devices=devices,
         model_path=str(model_path),
         model_setup=ModelSetup(
-            model_path=str(model_path),
+            model_path=model_for_workers(settings.model, model_path) if elsewhere else str(model_path),
+            fingerprint=fingerprint if elsewhere else None,
             backend=settings.backend,
             compute_type=settings.compute_type,
             # Where the device is the CPU the workers share its cores; more threads than cores only wait for each other.
-            cpu_threads=max(1, cores // gpu_workers) if devices == ("cpu",) else 1,
+            cpu_threads=max(1, cores // gpu_workers) if devices == ("cpu",) and not elsewhere else 1,
             device_batch_windows=settings.advanced.device_batch_windows,
             workers_on_device=settings.gpu_workers,
         ),
         split=split,
         transcribe=transcribe,
-        options_hash=options_hash(models.fingerprint(model_path), split, transcribe),
+        options_hash=options_hash(fingerprint, split, transcribe),
         cpu_workers=settings.cpu_workers or cores,
     )
 

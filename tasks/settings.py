@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from stt_engine.types import ChannelMode, Task, Timestamps, WindowLength
-from tasks.form import DEVICE_PATTERN, TIME_OF_DAY_PATTERN
+from tasks.form import DEVICE_PATTERN, SCHEDULER_PATTERN, TIME_OF_DAY_PATTERN
 from tasks.labels import LabelPattern
 
 _BACKENDS = ("auto", "faster-whisper", "transformers", "openai-whisper")
@@ -45,6 +45,9 @@ BackendChoice = Annotated[
 ]
 
 
+TaskRunnerChoice = Literal["local", "dask"]
+
+
 def _no_bare_number(value: object) -> object:
     """Pydantic would take 2026 for seconds since 1970."""
     if isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("-").isdigit()):
@@ -55,6 +58,12 @@ def _no_bare_number(value: object) -> object:
 def _a_device(value: str) -> str:
     if not re.fullmatch(DEVICE_PATTERN, value):
         raise ValueError("is no device: choose auto, cpu, cuda or cuda:N, e.g. cuda:0")
+    return value
+
+
+def _a_scheduler(value: str) -> str:
+    if not re.fullmatch(SCHEDULER_PATTERN, value):
+        raise ValueError("is no address of a Dask scheduler: write it as tcp://HOST:PORT or tls://HOST:PORT")
     return value
 
 
@@ -142,6 +151,12 @@ class RunSettings(BaseSettings):
     hotwords: str | None = Field(None, max_length=1000, description="Words to expect.")
     gpu_workers: int = Field(1, ge=1, le=16, description="Processes that hold the model, per device.")
     cpu_workers: int | None = Field(None, ge=1, le=256, description="Processes that decode and split; default: cores.")
+    task_runner: TaskRunnerChoice = Field(
+        "local", description="Where the workers are: local (processes of this machine) or dask (a Dask cluster)."
+    )
+    dask_address: Annotated[str, AfterValidator(_a_scheduler)] | None = Field(
+        None, description="Scheduler of a Dask cluster, e.g. tcp://10.0.0.5:8786; default: one of the run's own."
+    )
     settle_seconds: float = Field(0.0, ge=0, description="Files younger than this are left for the next run.")
     advanced: AdvancedSettings = Field(default_factory=lambda: AdvancedSettings(), description="Rarely changed.")
 
@@ -173,6 +188,12 @@ class RunSettings(BaseSettings):
                 f"modified_since ({self.modified_since.isoformat()}) must be before "
                 f"modified_before ({self.modified_before.isoformat()})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _an_address_has_its_runner(self) -> Self:
+        if self.dask_address is not None and self.task_runner != "dask":
+            raise ValueError(f"dask_address {self.dask_address} is for task_runner dask: choose that too")
         return self
 
     @model_validator(mode="after")

@@ -86,7 +86,9 @@ def _night_of(run: PreparedRun, started_at: datetime, began_s: Seconds) -> State
             live.shown_live(title, settings, figures, log),
         ):
             options = night_options(run, spool_uri=spool, now=started_at)
-            night = Night(plan, crew, options, on_file=hear, on_part=announce, cancelled=cancel.is_wanted)
+            night = Night(
+                plan, crew, options, on_file=hear, on_part=announce, crew_size=crew.size, cancelled=cancel.is_wanted
+            )
             ended: TerminationSignal | None = None
             try:
                 outcome = night.run()

@@ -91,7 +91,7 @@ def test_every_import_is_declared() -> None:
     optional = project["optional-dependencies"]
     declared = {
         module
-        for text in [*project["dependencies"], *optional["transformers"], *optional["openai"]]
+        for text in [*project["dependencies"], *optional["transformers"], *optional["openai"], *optional["dask"]]
         for module in modules_of(Requirement(text).name)
     }
     imported: dict[str, Path] = {}

@@ -11,9 +11,9 @@ import copy
 import functools
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from prefect.client.schemas.objects import RunInput
 from prefect.context import FlowRunContext, TaskRunContext
@@ -25,6 +25,7 @@ from prefect.tasks import Task
 from prefect.utilities.annotations import opaque
 
 from stt_engine.types import Seconds
+from tasks.night_terms import CrewSize
 from tasks.runners.lanes import Lane, LaneExecutor, lane_of
 from tasks.runners.pool import NO_LIMITS, PoolClosed, WorkerPool, as_log_record, log_here
 from tasks.runners.seat import PoolLimits
@@ -58,6 +59,29 @@ class _Settings:
 
     def named(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class Workers(Protocol):
+    """What a lane's bodies run on: the processes of this machine, or those of a cluster."""
+
+    @property
+    def loads(self) -> list[WorkerLoad]: ...
+
+    def warm_up(self) -> None: ...
+
+    def call(
+        self,
+        function: Callable[..., Result],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        deadline_s: Seconds | None = None,
+        what: str | None = None,
+    ) -> Result: ...
+
+    def close(self, grace_s: Seconds = 5.0) -> None: ...
+
+    def kill(self) -> None: ...
 
 
 class GpuTaskRunner(ThreadPoolTaskRunner[Any]):
@@ -117,10 +141,10 @@ class GpuTaskRunner(ThreadPoolTaskRunner[Any]):
             Lane.FLOW: threads or 8,
         }
         super().__init__(max_workers=sum(self._threads.values()))
-        self._pools: dict[Lane, WorkerPool] = {}
+        self._pools: dict[Lane, Workers] = {}
 
     @property
-    def pools(self) -> dict[Lane, WorkerPool]:
+    def pools(self) -> dict[Lane, Workers]:
         """GPU and CPU workers; empty unless the runner is started."""
         return self._pools
 
@@ -129,16 +153,22 @@ class GpuTaskRunner(ThreadPoolTaskRunner[Any]):
         """Every load of a model by this runner's workers, the CPU workers' set-ups after the GPU workers'."""
         return [load for pool in self._pools.values() for load in pool.loads]
 
+    @property
+    def size(self) -> CrewSize:
+        """Calls that can be worked on at once."""
+        chosen = self._settings
+        return CrewSize(len(chosen.gpu_devices) * chosen.gpu_workers_per_device, chosen.cpu_workers)
+
     def warm_up(self, *lanes: Lane) -> None:
         """Starts workers (of these lanes, or all) without waiting, so that models load while the source is listed."""
         for lane in lanes or tuple(self._pools):
             self._pools[lane].warm_up()
 
     def duplicate(self) -> GpuTaskRunner:
-        return type(self)(**self._settings.named())
+        return type(self)(**self._named())
 
     def __enter__(self) -> GpuTaskRunner:
-        self._pools = {Lane.GPU: self._gpu_pool(), Lane.CPU: self._cpu_pool()}
+        self._pools = self._make_pools()
         super().__enter__()
         assert self._executor is not None
         self._executor.shutdown(wait=False)  # has started no thread yet
@@ -207,6 +237,12 @@ class GpuTaskRunner(ThreadPoolTaskRunner[Any]):
         sent.fn = remote
         return sent
 
+    def _named(self) -> dict[str, Any]:
+        return self._settings.named()
+
+    def _make_pools(self) -> dict[Lane, Workers]:
+        return {Lane.GPU: self._gpu_pool(), Lane.CPU: self._cpu_pool()}
+
     def _gpu_pool(self) -> WorkerPool:
         chosen = self._settings
         # Device by device, so that the first workers to start are on different devices.
@@ -234,12 +270,12 @@ class GpuTaskRunner(ThreadPoolTaskRunner[Any]):
         )
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self._settings == other._settings
+        return type(other) is type(self) and self._named() == other._named()
 
     __hash__ = None  # type: ignore[assignment]  # as with Prefect's runners
 
     def __getstate__(self) -> dict[str, Any]:
-        return self._settings.named()
+        return self._named()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # a started runner arrives unstarted, as duplicate() gives it

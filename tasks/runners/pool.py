@@ -74,6 +74,7 @@ class WorkerPool:
         limits: PoolLimits = NO_LIMITS,
         log_level: int = logging.INFO,
         on_log: Callable[[WorkerLog], None] = log_here,
+        on_load: Callable[[WorkerLoad], None] = lambda _: None,
     ) -> None:
         if not devices:
             raise UsageError(f"A pool of {kind} workers needs at least one device.")
@@ -83,6 +84,7 @@ class WorkerPool:
             raise UsageError(f"The setup of the {kind} workers cannot be sent to them: {error}") from error
         self.kind = kind
         self._limits = limits
+        self._on_load = on_load
         self._closing = threading.Event()
         recipe = WorkerRecipe(kind, setup, limits, log_level, on_log)
         threads = threads or threads_per_worker(len(devices))
@@ -135,15 +137,21 @@ class WorkerPool:
         """
         name = reference(function)
         what = what or name
-        request = cloudpickle.dumps(Call(name, tuple(args), dict(kwargs or {})))
+        answer: Answer = read_answer(
+            self.send(cloudpickle.dumps(Call(name, tuple(args), dict(kwargs or {}))), what=what, deadline_s=deadline_s),
+            what,
+        )
+        return answer
+
+    def send(self, request: bytes, *, what: str, deadline_s: Seconds | None) -> bytes:
+        """As `call`, with a pickled `Call`; returns the answer as it came, for `read_answer`."""
         worker = self._take()
         keep = False
         try:
             outcome, payload = worker.call(request, what=what, deadline_s=deadline_s)
             keep = True
             if outcome is FrameKind.ANSWER:
-                answer: Answer = _read_answer(payload, what)
-                return answer
+                return payload
             error = unpack_error(payload)
             # A device error sticks to the process that met it: every later call of this worker would fail too.
             keep = not isinstance(error, DeviceFailed)
@@ -176,6 +184,7 @@ class WorkerPool:
         with self._lock:
             self._loads.append(worker.loaded)
         log.info("%s is ready after loading for %.1f s.", worker, worker.loaded.load_s)
+        self._on_load(worker.loaded)
         self._offer(worker)
 
     def worker_ended(self, worker: WorkerProcess) -> None:
@@ -265,7 +274,8 @@ class WorkerPool:
             seat.join(max(0.0, until_s - time.monotonic()))
 
 
-def _read_answer(payload: bytes, what: str) -> Any:
+def read_answer(payload: bytes, what: str) -> Any:
+    """Raises WorkerFault for one that only the worker could read."""
     try:
         return pickle.loads(payload)
     except Exception as error:  # e.g. a class of a module that only the worker can import
