@@ -21,15 +21,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from stt_engine.split import SplitOptions  # noqa: E402
-from stt_engine.types import AudioInfo, Chunk, ChunkTranscript, TranscribeOptions  # noqa: E402
-from tasks.batches import form_batches  # noqa: E402
-from tasks.night import Night  # noqa: E402
-from tasks.night_options import WINDOWS_FOR_A_GPU  # noqa: E402
-from tasks.night_terms import NightOptions  # noqa: E402
-from tasks.orders import LandOrder, SplitOrder, TranscribedChunks, TranscribeOrder  # noqa: E402
-from tasks.task_batches import BatchBounds  # noqa: E402
-from tasks.types import AudioFile, LandedPart, NightPlan, SpooledChunk, SplitFile  # noqa: E402
+from stt_engine.split import SplitOptions
+from stt_engine.types import AudioInfo, Chunk, ChunkTranscript, TranscribeOptions
+from tasks.batches import form_batches
+from tasks.night import Night
+from tasks.night_options import WINDOWS_FOR_A_GPU
+from tasks.night_terms import NightOptions
+from tasks.orders import LandOrder, SplitOrder, TranscribedChunks, TranscribeOrder
+from tasks.task_batches import BatchBounds
+from tasks.types import AudioFile, LandedPart, NightPlan, SplitFile, SpooledChunk
 
 CHUNK_S = 25.0
 FILES_ALONE_UP_TO = 500
@@ -194,7 +194,8 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=2_000, help="files simulated for each GPU, 12,000 at least")
     chosen = parser.parse_args()
     print(
-        "| hours of audio | GPUs | times real time | hours it takes | GPU busy | flow busy | task runs a s | task runs |"
+        "| hours of audio | GPUs | times real time | hours it takes | GPU busy | flow busy | task runs a s "
+        "| task runs |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for hours in chosen.hours:
