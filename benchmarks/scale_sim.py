@@ -1,222 +1,188 @@
 """Where a run over many GPUs bends: the real planner, dispatcher and batcher, with modelled durations.
 
-    python benchmarks/scale_sim.py [--hours 100000] [--gpus 1 8 64] [--cores-per-gpu 8] [--device-batch-windows 0]
+    python -m benchmarks.scale_sim [--hours 1000 100000] [--gpus 1 8 64] [--flows 1] [--cores-per-gpu 8] ...
 
-Nothing is decoded and nothing is sent: a clock of the simulation's own jumps from one answer to the next. Measured
-inputs, to be changed on the command line: how fast a GPU hears and a core splits, what a task run costs the flow.
+Prints Markdown, in half a minute. Of a long run a stretch is simulated, in split groups of the size that the whole run
+has; "hours it takes" is from the speed in its middle and the time until the first file is finished. `--flows N`: so
+many runs, each with its share of the files and GPUs; one of them is simulated, since they share nothing but Prefect's
+server and DEST. What only moves in the code is marked as such in `--help`.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
-import sys
-import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import Any
+from functools import cache
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from benchmarks.simulated_crew import PCM_BYTES_PER_S, Model, SimulatedCrew
 from stt_engine.split import SplitOptions
-from stt_engine.types import AudioInfo, Chunk, ChunkTranscript, TranscribeOptions
+from stt_engine.types import TranscribeOptions
 from tasks.batches import form_batches
 from tasks.night import Night
 from tasks.night_options import WINDOWS_FOR_A_GPU
 from tasks.night_terms import NightOptions
-from tasks.orders import LandOrder, SplitOrder, TranscribedChunks, TranscribeOrder
+from tasks.settings import AdvancedSettings
+from tasks.split_groups import LARGEST_GROUP
 from tasks.task_batches import BatchBounds
-from tasks.types import AudioFile, LandedPart, NightPlan, SplitFile, SpooledChunk
+from tasks.types import AudioFile, NightPlan
 
-CHUNK_S = 25.0
-FILES_ALONE_UP_TO = 500
+FILES_ALONE_UP_TO: int = NightOptions.__dataclass_fields__["files_alone_up_to"].default
+GROUP_BYTES: int = NightOptions.__dataclass_fields__["group_bytes"].default
+LEAST_SAMPLE = 8_000
+HEADINGS = (
+    "hours of audio", "GPUs", "flows", "times real time", "hours it takes", "GPU busy", "cores busy", "flow busy",
+    "task runs a s", "server's cores", "task runs", "spool GB",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Model:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What a run is given; as the settings of the same names, unless they are only in the code."""
+
     gpus: int
-    cores: int
-    hears_rtfx: float
-    """One GPU, windows of CHUNK_S."""
-    splits_rtfx: float
-    """One core."""
-    file_s: float
-    task_run_s: float
-    """Of the flow's process, which runs one thread of Python at a time."""
-    land_file_s: float
-    """Of the flow's process, for each file of a part."""
+    flows: int = 1
+    cores_per_gpu: int = 8
+    workers_per_gpu: int = 1
+    device_batch_windows: int = 0
+    task_batch_s: float = AdvancedSettings.model_fields["task_batch_s"].default
+    files_per_part: int = AdvancedSettings.model_fields["files_per_part"].default
+    most_windows: int = 0
+    """Of a task batch, in the code: 256, or `device_batch_windows` if that is more."""
+    files_alone_up_to: int = FILES_ALONE_UP_TO
+    group_bytes: int = GROUP_BYTES
+    largest_group: int = LARGEST_GROUP
+    """The code's constant; a smaller one stands here for smaller `group_bytes`."""
+
+    @property
+    def bounds(self) -> BatchBounds:
+        """As `tasks.night_options` makes them for a GPU."""
+        least = self.device_batch_windows or WINDOWS_FOR_A_GPU
+        return BatchBounds(self.task_batch_s, least, self.most_windows or max(256, least))
+
+    def group_size(self, files: int) -> int:
+        if files <= self.files_alone_up_to:
+            return 1
+        return min(self.largest_group, LARGEST_GROUP, -(-files // self.files_alone_up_to))
 
 
-@dataclass
-class Order:
-    answer: Any
-    attempts: int = 1
-    callbacks: list[Callable[[Any], None]] = field(default_factory=list)
-
-    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
-        self.callbacks.append(fn)
-
-    def result(self) -> Any:
-        return self.answer
-
-
-class SimulatedCrew:
-    """Also the night's queue: to ask it for the next answer moves the clock."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.now_s = 0.0
-        self.flow_free_s = 0.0
-        self.flow_busy_s = 0.0
-        self.gpu_busy_s = 0.0
-        self.free = {"cpu": [0.0] * model.cores, "gpu": [0.0] * model.gpus}
-        self.runs: Counter[str] = Counter()
-        self.spooled = self.most_spooled = 0
-        self._events: list[tuple[float, int, Order]] = []
-        self._answers: list[Callable[[], None]] = []
-        self._number = 0
-
-    def put(self, answer: Callable[[], None]) -> None:
-        self._answers.append(answer)
-
-    def get(self, timeout: float | None = None) -> Callable[[], None]:
-        del timeout
-        while not self._answers:
-            self.now_s, _, order = heapq.heappop(self._events)
-            for callback in order.callbacks:
-                callback(order)
-        return self._answers.pop(0)
-
-    def split(self, order: SplitOrder) -> Order:
-        count = int(self.model.file_s // CHUNK_S)
-        info = AudioInfo(self.model.file_s, 1, 16_000, "flac", "flac")
-        found = tuple(
-            SplitFile(
-                file,
-                info,
-                "",
-                count * CHUNK_S,
-                tuple(
-                    SpooledChunk(Chunk(file.file_id, None, i, i * 400_000, (i + 1) * 400_000), "/nowhere/x", 0)
-                    for i in range(count)
-                ),
-            )
-            for file in order.files
-        )
-        self.spooled += count * len(order.files)
-        self.most_spooled = max(self.most_spooled, self.spooled)
-        return self._send("split", "cpu", len(order.files) * self.model.file_s / self.model.splits_rtfx, found)
-
-    def transcribe(self, order: TranscribeOrder) -> Order:
-        took_s = len(order.chunks) * CHUNK_S / self.model.hears_rtfx
-        self.gpu_busy_s += took_s
-        self.spooled -= len(order.chunks)
-        heard = tuple(ChunkTranscript(spooled.chunk, "en", 1.0, ()) for spooled in order.chunks)
-        return self._send("transcribe", "gpu", took_s, TranscribedChunks(heard, "x", "x", 0, {"transcribe": took_s}))
-
-    def land(self, order: LandOrder) -> Order:
-        files = tuple(result.file for result in order.results)
-        return self._send("land", None, len(files) * self.model.land_file_s, LandedPart("", "", files, True))
-
-    def _send(self, kind: str, where: str | None, took_s: float, answer: Any) -> Order:
-        self.runs[kind] += 1
-        flow_s = self.model.task_run_s + (took_s if where is None else 0.0)
-        self.flow_free_s = max(self.flow_free_s, self.now_s) + flow_s
-        self.flow_busy_s += flow_s
-        ends_s = self.flow_free_s
-        if where is not None:
-            ends_s = max(heapq.heappop(self.free[where]), ends_s) + took_s
-            heapq.heappush(self.free[where], ends_s)
-        order = Order(answer)
-        self._number += 1
-        heapq.heappush(self._events, (ends_s, self._number, order))
-        return order
+@dataclass(frozen=True, slots=True)
+class Found:
+    files: int
+    rtfx: float
+    hours: float
+    gpu_busy: float
+    cores_busy: float
+    flow_busy: float
+    runs_a_s: float
+    server_cores: float
+    task_runs: float
+    spool_bytes: float
 
 
-def simulate(model: Model, *, files: int, sample: int, windows: int, group_bytes: int) -> dict[str, float]:
-    """A stretch of `sample` files out of a run of `files`, in groups of the size that the whole run has."""
-    taken = min(files, sample)
+def simulate(model: Model, site: Site, *, files: int, sample: int) -> Found:
+    """One of `site.flows` equal runs, over `files` of all; what is returned is of all together."""
+    own_files, gpus = files // site.flows, max(1, site.gpus // site.flows)
+    group = site.group_size(own_files)
+    taken = min(own_files, sample)
+    crew, outcome_landed = _night(model, site, gpus, group, taken)
+    assert outcome_landed == taken, f"{outcome_landed} of {taken} files landed"
+    first, last = int(0.3 * taken), int(0.9 * taken)
+    finished_s = crew.finished_s
+    a_s = (last - first) / (finished_s[last] - finished_s[first]) if taken < own_files else taken / crew.now_s
+    took_s = own_files / a_s + (finished_s[0] if taken < own_files else 0.0)
+    runs = crew.runs.total() / taken
+    return Found(
+        files=taken,
+        rtfx=site.flows * own_files * model.file_s / took_s,
+        hours=took_s / 3600,
+        gpu_busy=a_s * crew.gpu_busy_s / taken / gpus,
+        cores_busy=a_s * crew.core_busy_s / taken / (gpus * site.cores_per_gpu),
+        flow_busy=min(1.0, a_s * crew.flow_busy_s / taken),
+        runs_a_s=site.flows * a_s * runs,
+        server_cores=site.flows * a_s * (runs * model.server_task_run_s + model.server_file_s),
+        task_runs=site.flows * own_files * runs,
+        spool_bytes=site.flows * crew.most_spooled * model.chunk_s * PCM_BYTES_PER_S,
+    )
+
+
+@cache
+def _night(model: Model, site: Site, gpus: int, group: int, taken: int) -> tuple[SimulatedCrew, int]:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
     made = [
-        AudioFile(f"s3://calls/{n:09d}.flac", f"{n:09d}.flac", f"{n:x}", 4_000_000, datetime(2026, 1, 1, tzinfo=UTC))
-        for n in range(taken)
+        AudioFile(f"s3://calls/{n:09d}.flac", f"{n:09d}.flac", f"{n:x}", model.file_bytes, moment) for n in range(taken)
     ]
     batches = form_batches(
-        [(file, 0) for file in made], options_hash="0", ingest_date=date(2026, 1, 1), files_per_batch=200
+        [(file, 0) for file in made],
+        options_hash="0",
+        ingest_date=date(2026, 1, 1),
+        files_per_batch=site.files_per_part,
     )
-    crew = SimulatedCrew(model)
-    least = windows or WINDOWS_FOR_A_GPU
+    cores = gpus * site.cores_per_gpu
+    crew = SimulatedCrew(model, cores=cores, gpus=gpus, workers_per_gpu=site.workers_per_gpu)
     options = NightOptions(
         split=SplitOptions(),
         transcribe=TranscribeOptions(language="en"),
         model="x",
         backend="x",
         spool_uri="/nowhere",
-        cpu_workers=model.cores,
-        gpu_workers=model.gpus,
-        batches=BatchBounds(6.0, least, max(256, least)),
-        group_bytes=group_bytes,
-        files_alone_up_to=FILES_ALONE_UP_TO if taken == files else max(1, FILES_ALONE_UP_TO * taken // files),
+        cpu_workers=cores,
+        gpu_workers=gpus * site.workers_per_gpu,
+        batches=site.bounds,
+        group_bytes=site.group_bytes,
+        # So that the stretch has groups of the whole run's size.
+        files_alone_up_to=taken if group == 1 else -(-taken // group),
     )
-    night = Night(NightPlan("p", "r", batches, taken, 0, 0, 0), crew, options)
+    night = Night(NightPlan("p", "r", batches, taken, 0, 0, 0), crew, options, on_file=crew.hear)
     night._answers = crew  # type: ignore[assignment]
-    began_s = time.perf_counter()
-    outcome = night.run()
-    assert outcome.landed == taken
-    heard_s = taken * model.file_s
-    whole = files / taken
-    return {
-        "rtfx": heard_s / crew.now_s,
-        "hours": whole * crew.now_s / 3600,
-        "gpu busy": crew.gpu_busy_s / crew.now_s / model.gpus,
-        "flow busy": crew.flow_busy_s / crew.now_s,
-        "runs a s": crew.runs.total() / crew.now_s,
-        "task runs": whole * crew.runs.total(),
-        "spooled GB": crew.most_spooled * CHUNK_S * 32_000 / 1e9,
-        "dispatcher s/file": (time.perf_counter() - began_s) / taken,
-    }
+    return crew, night.run().landed
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=float, nargs="+", default=[1_000, 100_000, 10_000_000])
-    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--cores-per-gpu", type=int, default=8)
-    parser.add_argument("--file-s", type=float, default=360.0)
-    parser.add_argument("--hears-rtfx", type=float, default=4_000.0)
-    parser.add_argument("--splits-rtfx", type=float, default=700.0)
-    parser.add_argument("--task-run-s", type=float, default=0.007)
-    parser.add_argument("--land-file-s", type=float, default=0.001)
-    parser.add_argument("--device-batch-windows", type=int, default=0)
-    parser.add_argument("--group-bytes", type=int, default=256 * 2**20)
-    parser.add_argument("--sample", type=int, default=2_000, help="files simulated for each GPU, 12,000 at least")
-    chosen = parser.parse_args()
-    print(
-        "| hours of audio | GPUs | times real time | hours it takes | GPU busy | flow busy | task runs a s "
-        "| task runs |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    for hours in chosen.hours:
-        for gpus in chosen.gpus:
-            model = Model(
-                gpus, gpus * chosen.cores_per_gpu, chosen.hears_rtfx, chosen.splits_rtfx,
-                chosen.file_s, chosen.task_run_s, chosen.land_file_s,
-            )  # fmt: skip
-            files = int(hours * 3600 / chosen.file_s)
-            found = simulate(
-                model,
-                files=files,
-                sample=max(12_000, chosen.sample * gpus),
-                windows=chosen.device_batch_windows,
-                group_bytes=chosen.group_bytes,
-            )
-            print(
-                f"| {hours:,.0f} | {gpus} | {found['rtfx']:,.0f} | {found['hours']:,.2f} | {found['gpu busy']:.0%} | "
-                f"{found['flow busy']:.0%} | {found['runs a s']:.1f} | {found['task runs']:,.0f} |",
-                flush=True,
-            )
+def rows(model: Model, site: dict[str, float], *, hours: Sequence[float], gpus: Sequence[int],
+         flows: Sequence[int], sample: int) -> Iterator[str]:  # fmt: skip
+    yield "| " + " | ".join(HEADINGS) + " |"
+    yield "|---" * len(HEADINGS) + "|"
+    for audio_hours in hours:
+        for n_gpus in gpus:
+            for n_flows in (n for n in flows if n <= n_gpus):
+                files = int(audio_hours * 3600 / model.file_s)
+                here = Site(gpus=n_gpus, flows=n_flows, **site)  # type: ignore[arg-type]
+                found = simulate(model, here, files=files, sample=max(LEAST_SAMPLE, sample * n_gpus // n_flows))
+                yield (
+                    f"| {audio_hours:,.0f} | {n_gpus} | {n_flows} | {found.rtfx:,.0f} | {found.hours:,.2f} "
+                    f"| {found.gpu_busy:.0%} | {found.cores_busy:.0%} | {found.flow_busy:.0%} | {found.runs_a_s:.1f} "
+                    f"| {found.server_cores:.2f} | {found.task_runs:,.0f} | {found.spool_bytes / 1e9:,.1f} |"
+                )
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--hours", type=float, nargs="+", default=[1_000, 100_000, 10_000_000])
+    made.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64])
+    made.add_argument("--flows", type=int, nargs="+", default=[1])
+    made.add_argument("--sample", type=int, default=1_000, help=f"files simulated a GPU, {LEAST_SAMPLE} at least")
+    site = made.add_argument_group("the site", "settings of a run")
+    usual = Site(gpus=1)
+    for name in ("cores_per_gpu", "workers_per_gpu", "device_batch_windows", "task_batch_s", "files_per_part"):
+        site.add_argument(f"--{name.replace('_', '-')}", type=type(getattr(usual, name)), default=getattr(usual, name))
+    code = made.add_argument_group("in the code", "constants, no settings of a run")
+    for name in ("most_windows", "files_alone_up_to", "group_bytes", "largest_group"):
+        code.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(usual, name))
+    durations = made.add_argument_group("durations and sizes", "in seconds and bytes")
+    for entry in fields(Model):
+        shown = f"{entry.metadata['help']}; {entry.default}"
+        kind = type(entry.default)
+        durations.add_argument(f"--{entry.name.replace('_', '-')}", type=kind, default=entry.default, help=shown)
+    return made
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    chosen = vars(parser().parse_args(given))
+    model = Model(**{entry.name: chosen.pop(entry.name) for entry in fields(Model)})
+    told = {name: chosen.pop(name) for name in ("hours", "gpus", "flows", "sample")}
+    for line in rows(model, chosen, **told):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
