@@ -78,7 +78,7 @@ def working_stretch(seen: list[tuple[float, int]]) -> list[int]:
     return use[busy[0] : busy[-1] + 10] if busy else use
 
 
-def flow(folder: Path, n_files: int, workers: int, more: list[str]) -> None:
+def flow(folder: Path, n_files: int, workers: int, more: list[str], within_s: float) -> None:
     dest = folder / f"tables-{time.time_ns()}"
     command = [*COMMAND, "run", str(recordings(folder, n_files)), str(dest), "--model", str(turbo(folder)),
                "--backend", "transformers", "--device", "cuda", "--gpu-workers", str(workers), "--json",
@@ -86,16 +86,29 @@ def flow(folder: Path, n_files: int, workers: int, more: list[str]) -> None:
     with use_over_time() as seen:
         began_s = time.perf_counter()
         log = (folder / "flow.log").open("w")
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True,
+                                   start_new_session=True)  # fmt: skip
+        try:
+            said, _ = process.communicate(timeout=within_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)  # its workers too: the next measurement is not to run beside them
+            said, _ = process.communicate()
         whole_s = time.perf_counter() - began_s
-    if done.returncode != 0:
-        print(f"exit status {done.returncode}\n" + (folder / "flow.log").read_text()[-3000:])
+    if process.returncode != 0:
+        print(f"exit status {process.returncode}\n" + (folder / "flow.log").read_text()[-3000:])
         return
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(said.splitlines()[-1])
     stretch = working_stretch(seen)
     print(f"| {workers} | {' '.join(more)} | {found['landed']} of {n_files} | {found['audio_seconds'] / 3600:.1f} "
           f"| {whole_s:.0f} | {found['wall_seconds']:.1f} | {len(stretch) / 10:.1f} | {np.mean(stretch):.0f} "
-          f"| {found['audio_seconds'] / (len(stretch) / 10):,.0f} |", flush=True)  # fmt: skip
+          f"| {found['audio_seconds'] / (len(stretch) / 10):,.0f} | {worker_seconds(dest)} |", flush=True)  # fmt: skip
+
+
+def worker_seconds(dest: Path) -> str:
+    """By stage, of all workers together, from the run's own record."""
+    (record,) = (json.loads(path.read_text()) for path in (dest / "_runs").glob("*.json"))
+    counts = record["counts"].items()
+    return ", ".join(f"{n.removeprefix('stage_').removesuffix('_s')} {s:.0f}" for n, s in counts if n[:6] == "stage_")
 
 
 def clips(folder: Path, count: int) -> list[bytes]:
@@ -157,14 +170,15 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=600)
     parser.add_argument("--workers", default="1,2")
     parser.add_argument("--only", default="flow,server")
+    parser.add_argument("--within-s", type=float, default=120.0, help="of each run")
     parser.add_argument("--more", default="", help="further options of the runs")
     wish = parser.parse_args()
     if "flow" in wish.only:
         print(f"\n{usable_cores()} cores\n")
         print("| GPU workers | options | files | hours | command s | flow s | GPU at work s | busy % "
-              "| times real time |\n" + "|---" * 9 + "|")  # fmt: skip
+              "| times real time | workers' seconds |\n" + "|---" * 10 + "|")  # fmt: skip
         for workers in wish.workers.split(","):
-            flow(wish.folder, wish.files, int(workers), wish.more.split())
+            flow(wish.folder, wish.files, int(workers), wish.more.split(), wish.within_s)
     if "server" in wish.only:
         server(wish.folder)
 

@@ -79,7 +79,7 @@ def transcribe_order(order: TranscribeOrder) -> TranscribedChunks:
     """Read the order's chunks from the spool and transcribe them with the loaded model."""
     model: LoadedModel = loaded()
     started = time.perf_counter()
-    audio = list(read_chunks(order.chunks))
+    audio = read_chunks(order.chunks)
     read_s = time.perf_counter() - started
     decoder = ChunkDecoder(model.backend, order.options, device_batch_windows=model.device_batch_windows)
     try:

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 Written = TypeVar("Written")
 
 _PREFIX = "nightscribe-spool-"
+READERS = 8
+"""Of one worker: from a store each read is a request that waits, from a disk mostly the making of floats."""
 
 
 def new_spool(base: str | None, run_id: str) -> str:
@@ -159,28 +162,32 @@ def _disk(path: Path, call: Callable[[], Written]) -> Written:
         ) from error
 
 
-def read_chunks(chunks: Iterable[SpooledChunk]) -> Iterator[ChunkAudio]:
-    """The samples of spooled chunks, in order.
+def read_chunks(chunks: Sequence[SpooledChunk]) -> list[ChunkAudio]:
+    """The samples of spooled chunks, in order, several at once: a device waits for them.
 
     Raises:
         StorageUnavailable: the spool does not hold them (any more).
     """
-    for spooled in chunks:
-        start, size = spooled.offset_bytes, spooled.chunk.n_samples * BYTES_PER_SAMPLE
-        try:
-            if "://" in spooled.spool_uri:
-                filesystem, path = fsspec.core.url_to_fs(spooled.spool_uri)
-                pcm = filesystem.cat_file(path, start=start, end=start + size)
-            else:
-                with Path(spooled.spool_uri).open("rb") as file:
-                    file.seek(start)
-                    pcm = file.read(size)
-        except OSError as error:
-            raise StorageUnavailable(f"spool {spooled.spool_uri}: {error}; is the run over?") from error
-        if len(pcm) != size:
-            found = f"{len(pcm)} of {size} bytes at {start}"
-            raise StorageUnavailable(f"spool {spooled.spool_uri}: {found}; is the disk full?")
-        yield ChunkAudio(spooled.chunk, from_pcm16(pcm))
+    with ThreadPoolExecutor(min(READERS, max(1, len(chunks)))) as readers:
+        return list(readers.map(_read_chunk, chunks))
+
+
+def _read_chunk(spooled: SpooledChunk) -> ChunkAudio:
+    start, size = spooled.offset_bytes, spooled.chunk.n_samples * BYTES_PER_SAMPLE
+    try:
+        if "://" in spooled.spool_uri:
+            filesystem, path = fsspec.core.url_to_fs(spooled.spool_uri)
+            pcm = filesystem.cat_file(path, start=start, end=start + size)
+        else:
+            with Path(spooled.spool_uri).open("rb") as file:
+                file.seek(start)
+                pcm = file.read(size)
+    except OSError as error:
+        raise StorageUnavailable(f"spool {spooled.spool_uri}: {error}; is the run over?") from error
+    if len(pcm) != size:
+        found = f"{len(pcm)} of {size} bytes at {start}"
+        raise StorageUnavailable(f"spool {spooled.spool_uri}: {found}; is the disk full?")
+    return ChunkAudio(spooled.chunk, from_pcm16(pcm))
 
 
 def discard(spool_uri: str, chunks: Sequence[SpooledChunk]) -> None:
