@@ -74,10 +74,12 @@ def nothing_new(run: PreparedRun) -> RunSummary | None:
 def run_flow(settings: RunSettings) -> RunSummary:
     """One run of the real flow in this process, with a progress bar on stderr."""
     with NightBar() as bar:
-        start_embedded_server()
-        from flows.transcribe_new_audio import transcribe_new_audio
+        server = start_embedded_server()
+        from flows.transcribe_new_audio import transcribe_new_audio  # a core has time for it while the server starts
         from tasks.announce import listening
 
+        if server is not None:
+            server.ready()
         parameters = settings.model_dump()
         parameters["advanced"] = settings.advanced
         with listening(bar.hear):
