@@ -21,6 +21,7 @@ from stt_engine.hearing import Heard, Hearing
 from stt_engine.language import LanguageBallot, LanguageGuess, evenly_spread, vote
 from stt_engine.lookahead import Lookahead
 from stt_engine.second_looks import MORE_TEXT, SAME_WINDOW_SHARE, Window, left_behind, sparse, window_of
+from stt_engine.stage_times import StageTimes
 from stt_engine.types import ChunkAudio, ChunkTranscript, Seconds, Segment, TranscribeOptions, seconds_from_samples
 from stt_engine.windows import Encoded
 
@@ -65,8 +66,9 @@ class ChunkDecoder:
         self.backend = backend
         self.options = options
         self.device_batch_windows = device_batch_windows
-        self._hearing = Hearing(backend, options)
-        self._lookahead = Lookahead(backend)
+        self.times = StageTimes()
+        self._hearing = Hearing(backend, options, self.times)
+        self._lookahead = Lookahead(backend, self.times)
 
     def transcribe(
         self, chunks: Sequence[ChunkAudio], languages: Mapping[str, LanguageGuess] | None = None
@@ -174,7 +176,7 @@ class ChunkDecoder:
     def _encode_halving(self, batch: Sequence[Window]) -> Iterator[tuple[Sequence[Window], Encoded]]:
         for part in self._fitting(batch):
             try:
-                encoded = self.backend.encode([w.samples for w in part], fit=self._is_short(part))
+                encoded = self.times.encode(self.backend, [w.samples for w in part], fit=self._is_short(part))
                 reason = ""
             except DeviceOutOfMemory as error:
                 encoded, reason = None, str(error)
@@ -190,18 +192,22 @@ class ChunkDecoder:
     ) -> dict[str, LanguageGuess]:
         ballots: dict[str, list[LanguageBallot]] = {}
         batches = {id(batch): batch for batch, _ in encoded.values()}
-        said = {key: self.backend.detect_languages(batch) for key, batch in batches.items()}
+        said = {key: self._languages(batch) for key, batch in batches.items()}
         for number, (batch, place) in encoded.items():
             chunk = chunks[number].chunk
             ballots.setdefault(chunk.file_id, []).append(LanguageBallot(said[id(batch)][place], chunk.speech_s))
         return {file_id: vote(votes) for file_id, votes in ballots.items()}
+
+    def _languages(self, states: Encoded) -> list[Mapping[str, float]]:
+        with self.times.during("language"):
+            return self.backend.detect_languages(states)
 
     def _vote_alone(
         self, batch: Sequence[Window], states: Encoded, known: dict[str, LanguageGuess]
     ) -> list[LanguageGuess]:
         """The language of each window; those of which it is not known yet are the only ones of their files."""
         if any(window.file_id not in known for window in batch):
-            for window, said in zip(batch, self.backend.detect_languages(states), strict=True):
+            for window, said in zip(batch, self._languages(states), strict=True):
                 known.setdefault(window.file_id, vote([LanguageBallot(said, window.duration_s)]))
         return [known[window.file_id] for window in batch]
 
@@ -285,7 +291,7 @@ class ChunkDecoder:
             held = found[0][0]
             return held if indices == list(range(held.n_windows)) else self.backend.select(held, indices)
         ahead = None if fit else self._lookahead.take(batch)
-        return ahead or self.backend.encode([w.samples for w in batch], fit=fit)
+        return ahead or self.times.encode(self.backend, [w.samples for w in batch], fit=fit)
 
 
 def check_options(backend: Backend, options: TranscribeOptions) -> None:

@@ -15,6 +15,7 @@ from stt_engine.invented_phrases import is_invented_phrase
 from stt_engine.language import LanguageGuess
 from stt_engine.quality import compression_ratio, hears_no_speech, is_silence, is_unsure, repeats_itself
 from stt_engine.second_looks import Window
+from stt_engine.stage_times import StageTimes
 from stt_engine.timestamps import TimedTokens, timed_tokens
 from stt_engine.types import Segment, TranscribeOptions, Word, seconds_from_samples
 from stt_engine.windows import Encoded, WindowRequest, WindowTokens
@@ -36,9 +37,8 @@ class Heard:
 class Hearing:
     """What a backend and the options make of encoded windows."""
 
-    def __init__(self, backend: Backend, options: TranscribeOptions) -> None:
-        self.backend = backend
-        self.options = options
+    def __init__(self, backend: Backend, options: TranscribeOptions, times: StageTimes) -> None:
+        self.backend, self.options, self._times = backend, options, times
         self._previous_tokens = self._prompt_tokens()
 
     def hear(
@@ -90,12 +90,13 @@ class Hearing:
         open_places = list(range(len(requests)))
         for temperature in temperatures:
             everything = len(open_places) == len(requests)
-            outputs = self.backend.decode(
-                states if everything else self.backend.select(states, open_places),
-                [requests[place] for place in open_places],
-                temperature=temperature,
-                beam_size=self.options.beam_size if temperature == 0 else 1,
-            )
+            with self._times.during("tokens"):
+                outputs = self.backend.decode(
+                    states if everything else self.backend.select(states, open_places),
+                    [requests[place] for place in open_places],
+                    temperature=temperature,
+                    beam_size=self.options.beam_size if temperature == 0 else 1,
+                )
             if everything:
                 meanwhile()
             doubtful: list[int] = []
@@ -174,11 +175,12 @@ class Hearing:
             return list(segments)
         eot = self.backend.tokens.eot
         texts = [self._texts(batch[place], heard[place]) for place in speaking]
-        words = self.backend.align(
-            states if len(speaking) == len(segments) else self.backend.select(states, speaking),
-            [requests[place] for place in speaking],
-            [[token for stretch, _ in found for token in stretch.tokens if token < eot] for found in texts],
-        )
+        with self._times.during("words"):
+            words = self.backend.align(
+                states if len(speaking) == len(segments) else self.backend.select(states, speaking),
+                [requests[place] for place in speaking],
+                [[token for stretch, _ in found for token in stretch.tokens if token < eot] for found in texts],
+            )
         timed = list(segments)
         for place, found in zip(speaking, words, strict=True):
             timed[place] = share_words(segments[place], found)

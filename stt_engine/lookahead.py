@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from stt_engine.backends.base import Backend
 from stt_engine.errors import DeviceOutOfMemory
 from stt_engine.second_looks import Window
+from stt_engine.stage_times import StageTimes
 from stt_engine.windows import Encoded
 
 
 class Lookahead:
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, times: StageTimes) -> None:
+        self._backend, self._times = backend, times
         self._coming: Sequence[Window] = ()
         self._ahead: tuple[Sequence[Window], Encoded] | None = None
 
@@ -35,7 +36,7 @@ class Lookahead:
             return
         self._ahead = None
         try:
-            self._ahead = (coming, self._backend.encode([window.samples for window in coming]))
+            self._ahead = (coming, self._times.encode(self._backend, [window.samples for window in coming]))
         except DeviceOutOfMemory:
             return  # its turn comes, with less beside it on the device
 

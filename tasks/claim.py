@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from stt_engine.errors import NightscribeError
+from stt_engine.types import Seconds
 from tasks.compact import tidy
 from tasks.discover import Discovery, discover
 from tasks.land import repair_derived
@@ -29,6 +31,8 @@ class Claimed:
 
     plan: NightPlan
     unsettled: Sequence[str]
+    list_s: Seconds
+    """What listing SOURCE and looking up in DEST took."""
 
 
 def new_run_id(started_at: datetime) -> str:
@@ -61,6 +65,7 @@ def claim(run: PreparedRun, store: Store, *, started_at: datetime) -> Iterator[C
     with Heartbeat(store, identity):
         tidy(store, identity)
         repair_derived(store)
+        began_s = time.perf_counter()
         plan = make_plan(
             store,
             discovery_of(run, started_at),
@@ -71,7 +76,7 @@ def claim(run: PreparedRun, store: Store, *, started_at: datetime) -> Iterator[C
             limit=run.settings.limit,
             now=started_at,
         )
-        claimed = Claimed(plan, unsettled=[batch.batch_id for batch in plan.batches])
+        claimed = Claimed(plan, [batch.batch_id for batch in plan.batches], time.perf_counter() - began_s)
         try:
             yield claimed
         finally:

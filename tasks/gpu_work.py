@@ -86,10 +86,11 @@ def transcribe_order(order: TranscribeOrder) -> TranscribedChunks:
         transcripts = decoder.transcribe(audio, order.languages)
     finally:
         model.device_batch_windows = decoder.device_batch_windows
+    transcribe_s, spent = time.perf_counter() - started - read_s, decoder.times.seconds
     return TranscribedChunks(
         transcripts=tuple(transcripts),
         backend=model.backend.name,
         compute_type=model.backend.compute_type,
         worker_pid=os.getpid(),
-        timings_s={"read": read_s, "transcribe": time.perf_counter() - started - read_s},
+        timings_s={"read": read_s, **spent, "texts": max(0.0, transcribe_s - sum(spent.values()))},
     )

@@ -13,7 +13,9 @@ same was taken for dead and adopted, and stood still until then: it looks after 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -50,13 +52,15 @@ def land_batch(
     _check_members(batch, results)
     if not results:
         return LandedPart(batch.batch_id, None, (), wrote=False)
+    began_s = time.perf_counter()
     try:
-        return _land(store, batch, results, stamp, transcribed_at or datetime.now(UTC))
+        part = _land(store, batch, results, stamp, transcribed_at or datetime.now(UTC))
     except AccessDenied as error:
         raise DestinationRefused(
             f"DEST {store.uri} cannot be written any more, so the run has ended: {error}. What has landed stays; give "
             "the right to write back and run again, which transcribes again what had not landed"
         ) from error
+    return replace(part, wall_s=time.perf_counter() - began_s)
 
 
 def _land(

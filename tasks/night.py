@@ -321,6 +321,7 @@ class Night:
             # It may be that no run record can be written either: then this is all that tells.
             log.error("%d files could not be landed and are left for the next run: %s", len(order.results), error)
             return
+        self._tally.spent({"land": part.wall_s})
         self._landings.has_landed(order.results, part)
         self._on_part(part)
 

@@ -58,7 +58,7 @@ class TranscribedChunks:
     compute_type: str
     worker_pid: int
     timings_s: Mapping[str, float] = field(default_factory=dict)
-    """Wall seconds by stage: read, transcribe."""
+    """Wall seconds by stage: read, those of `stt_engine.stage_times`, and texts, which is all the rest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,3 +146,4 @@ class LandedPart:
     """Those that have a row in the part now, whoever wrote it."""
     wrote: bool
     """False when the part was there already."""
+    wall_s: Seconds = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -102,6 +103,7 @@ def _night_of(run: PreparedRun, started_at: datetime, began_s: Seconds) -> State
         claimed.unsettled = outcome.unsettled
         for load in loads:
             log.info("model loaded in %.1f s by worker process %d on %s", load.load_s, load.pid, load.device)
+        outcome = replace(outcome, timings_s={"list": claimed.list_s, **outcome.timings_s})
         ended_at = started_at + timedelta(seconds=time.monotonic() - began_s)  # a clock may jump during a night
         summary = summary_of(run, plan, outcome, started_at=started_at, ended_at=ended_at)
         if plan.batches:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from stt_engine.tokens import TokenTable
-from stt_engine.types import BackendName, Samples, Word
+from stt_engine.types import BackendName, Samples, Seconds, Word
 from stt_engine.windows import Encoded, WindowRequest, WindowTokens
 
 USUAL_BATCH = 16
@@ -32,6 +32,8 @@ class Backend(ABC):
     compute_type: str
     """What the weights are held in after loading, e.g. float16, int8_float32; never "auto"."""
     tokens: TokenTable
+    mel_s: Seconds = 0.0
+    """Wall seconds of `encode` so far in which the host made spectrograms."""
 
     @abstractmethod
     def encode(self, windows: Sequence[Samples], *, fit: bool = False) -> Encoded:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +32,7 @@ from stt_engine.errors import (
 )
 from stt_engine.mel import FRAMES_PER_WINDOW, fitting_frames, log_mel
 from stt_engine.tokens import TokenTable
-from stt_engine.types import BackendName, Samples, Word, seconds_from_samples
+from stt_engine.types import BackendName, Samples, Seconds, Word, seconds_from_samples
 from stt_engine.windows import Encoded, WindowRequest, WindowTokens
 from stt_engine.words import words_from_alignment
 
@@ -75,14 +76,19 @@ class FasterWhisperBackend(Backend):
         n_frames = fitting_frames(windows) if fit else FRAMES_PER_WINDOW
         mel_threads = max(1, self._cpu_threads // self._replicas)
 
+        mels_s: list[Seconds] = []
+
         def states(places: range) -> Share:
+            began_s = time.perf_counter()
             own = windows[places.start : places.stop]
             features = log_mel(own, self._n_mels, n_frames=n_frames, threads=mel_threads)
+            mels_s.append(time.perf_counter() - began_s)
             with device_errors(self.device):
                 storage = self._whisper.encode(ctranslate2.StorageView.from_array(features))
             return Share(States(storage), places)
 
         shares = self._at_once(states, self._shared_out(len(windows)))
+        self.mel_s += max(mels_s, default=0.0)
         return Encoded(states=tuple(shares), n_windows=len(windows), n_samples=tuple(len(w) for w in windows))
 
     def select(self, encoded: Encoded, indices: Sequence[int]) -> Encoded:

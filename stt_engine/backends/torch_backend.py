@@ -5,6 +5,7 @@ Imports torch inside its methods: this module must import without it, so that a 
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -102,7 +103,9 @@ class TorchBackend(Backend):
             if self._mel is not None:
                 mel = self._mel(windows, n_frames).to(self._dtype)
             else:
+                began_s = time.perf_counter()
                 reckoned = log_mel(windows, self._n_mels, n_frames=n_frames, threads=self._cpu_threads)
+                self.mel_s += time.perf_counter() - began_s
                 mel = torch.from_numpy(reckoned).to(self._dtype)
             states = self._encode(mel)
         return Encoded(states=states, n_windows=len(windows), n_samples=tuple(len(samples) for samples in windows))

@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tasks.run_record import read_records
+from tasks.storage import open_store
 from tests.flows.conftest import Night, advanced, logs_of
 
 SAID = "how can i help you next week"
@@ -50,8 +52,12 @@ def test_a_run_has_a_name_progress_a_summary_and_a_list_of_what_failed(
     assert (progress["type"], progress["data"]) == ("progress", 100.0)
     assert progress["description"].startswith("4 of 4 files · 1 without a transcript · 17 s of audio")
     assert summary["type"] == "markdown"
-    for part in ("3 landed, 1 failed for good", "en 1, ko 1", "at 3.00 an hour", "transcribe", str(dest)):
+    for part in ("3 landed, 1 failed for good", "en 1, ko 1", "at 3.00 an hour", str(dest)):
         assert part in summary["data"], part
+    (record,) = read_records(open_store(str(dest)))
+    for stage in ("list", "fetch", "decode", "vad", "spool", "read", "mel", "encode", "tokens", "texts", "land"):
+        assert f"| {stage} | " in summary["data"], stage
+        assert record.counts[f"stage_{stage}_s"] > 0, stage
     (failure,) = json.loads(artifacts["nightscribe-failures"]["data"])
     assert failure["file"] == str(source / "notes | <b>.wav")
     assert failure["reason"].startswith("NotAudio: ")
