@@ -5,7 +5,9 @@
 Prints Markdown, in half a minute. Of a long run a stretch is simulated, in split groups of the size that the whole run
 has; "hours it takes" is from the speed in its middle and the time until the first file is finished. `--flows N`: so
 many runs, each with its share of the files and GPUs; one of them is simulated, since they share nothing but Prefect's
-server and DEST. What only moves in the code is marked as such in `--help`.
+server and DEST. The server's load is computed and holds nothing up; above a core it falls behind. "full" is what has
+no time left; where nothing is, work comes in lumps, or the run is over before it is at speed. What only moves in the
+code is marked as such in `--help`.
 """
 
 from __future__ import annotations
@@ -31,9 +33,12 @@ from tasks.types import AudioFile, NightPlan
 FILES_ALONE_UP_TO: int = NightOptions.__dataclass_fields__["files_alone_up_to"].default
 GROUP_BYTES: int = NightOptions.__dataclass_fields__["group_bytes"].default
 LEAST_SAMPLE = 8_000
+FULL = 0.93
+"""What is busy for so much of the time is named as what everything waits for; of the server, which is one process of
+Python, so much of a core."""
 HEADINGS = (
     "hours of audio", "GPUs", "flows", "times real time", "hours it takes", "GPU busy", "cores busy", "flow busy",
-    "task runs a s", "server's cores", "task runs", "spool GB",
+    "server's cores", "task runs a s", "task runs", "spool GB", "full",
 )  # fmt: skip
 
 
@@ -44,7 +49,8 @@ class Site:
     gpus: int
     flows: int = 1
     cores_per_gpu: int = 8
-    workers_per_gpu: int = 1
+    workers_per_gpu: int = 2
+    """1 in a run of which nothing is said (`--gpu-workers`)."""
     device_batch_windows: int = 0
     task_batch_s: float = AdvancedSettings.model_fields["task_batch_s"].default
     files_per_part: int = AdvancedSettings.model_fields["files_per_part"].default
@@ -75,10 +81,17 @@ class Found:
     gpu_busy: float
     cores_busy: float
     flow_busy: float
+    """Of one flow's process, or of the dispatcher's thread in it, if that has less time left."""
     runs_a_s: float
     server_cores: float
     task_runs: float
     spool_bytes: float
+
+    @property
+    def full(self) -> str:
+        """What has no time left. Nothing: it is work that does not come evenly, or the beginning and the end."""
+        share = {"GPU": self.gpu_busy, "cores": self.cores_busy, "flow": self.flow_busy, "server": self.server_cores}
+        return ", ".join(name for name, busy in share.items() if busy >= FULL) or "-"
 
 
 def simulate(model: Model, site: Site, *, files: int, sample: int) -> Found:
@@ -99,7 +112,7 @@ def simulate(model: Model, site: Site, *, files: int, sample: int) -> Found:
         hours=took_s / 3600,
         gpu_busy=a_s * crew.gpu_busy_s / taken / gpus,
         cores_busy=a_s * crew.core_busy_s / taken / (gpus * site.cores_per_gpu),
-        flow_busy=min(1.0, a_s * crew.flow_busy_s / taken),
+        flow_busy=min(1.0, a_s * max(crew.flow_busy_s, crew.now_s - crew.idle_s) / taken),
         runs_a_s=site.flows * a_s * runs,
         server_cores=site.flows * a_s * (runs * model.server_task_run_s + model.server_file_s),
         task_runs=site.flows * own_files * runs,
@@ -149,11 +162,13 @@ def rows(model: Model, site: dict[str, float], *, hours: Sequence[float], gpus: 
                 files = int(audio_hours * 3600 / model.file_s)
                 here = Site(gpus=n_gpus, flows=n_flows, **site)  # type: ignore[arg-type]
                 found = simulate(model, here, files=files, sample=max(LEAST_SAMPLE, sample * n_gpus // n_flows))
-                yield (
-                    f"| {audio_hours:,.0f} | {n_gpus} | {n_flows} | {found.rtfx:,.0f} | {found.hours:,.2f} "
-                    f"| {found.gpu_busy:.0%} | {found.cores_busy:.0%} | {found.flow_busy:.0%} | {found.runs_a_s:.1f} "
-                    f"| {found.server_cores:.2f} | {found.task_runs:,.0f} | {found.spool_bytes / 1e9:,.1f} |"
-                )
+                cells = (
+                    f"{audio_hours:,.0f}", n_gpus, n_flows, f"{found.rtfx:,.0f}", f"{found.hours:,.2f}",
+                    f"{found.gpu_busy:.0%}", f"{found.cores_busy:.0%}", f"{found.flow_busy:.0%}",
+                    f"{found.server_cores:.2f}", f"{found.runs_a_s:.1f}", f"{found.task_runs:,.0f}",
+                    f"{found.spool_bytes / 1e9:,.1f}", found.full,
+                )  # fmt: skip
+                yield "| " + " | ".join(map(str, cells)) + " |"
 
 
 def parser() -> argparse.ArgumentParser:
