@@ -34,10 +34,16 @@ class Model:
                           "worker: measured, 0.0075 to 0.0078; RESULTS-gpu.md)"},
     )  # fmt: skip
     splits_rtfx: float = field(
-        default=700.0, metadata={"help": "decoding and VAD on a core (measured: 680 to 750, scale_inputs)"}
+        default=700.0,
+        metadata={
+            "help": "decoding and VAD on a core (measured: 750 to 810, scale_inputs; 620 to 700 in RESULTS-gpu.md)"
+        },
     )
     task_run_s: float = field(
-        default=0.012, metadata={"help": "a task run in the flow's process (measured: 0.009 to 0.013, growth)"}
+        default=0.012,
+        metadata={
+            "help": "a task run in the flow's process (measured: 0.006 to 0.009, with Dask 0.009 to 0.013, growth)"
+        },
     )
     finish_file_s: float = field(
         default=0.001, metadata={"help": "a file's answers in the night's thread (measured: scale_inputs)"}
@@ -47,7 +53,7 @@ class Model:
     )
     land_file_s: float = field(default=0.0008, metadata={"help": "landing, for each file (measured: scale_inputs)"})
     server_task_run_s: float = field(
-        default=0.044, metadata={"help": "a task run in Prefect's server (measured on SQLite: 0.028 to 0.044, growth)"}
+        default=0.044, metadata={"help": "a task run in Prefect's server (measured on SQLite: 0.021 to 0.044, growth)"}
     )
     server_file_s: float = field(
         default=0.0005, metadata={"help": "a file's log line in the server (measured on SQLite: scale_inputs)"}

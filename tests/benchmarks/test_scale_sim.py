@@ -75,7 +75,14 @@ def test_what_is_a_constant_of_the_code_is_taken_from_there() -> None:
 
 
 def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--hours", "10", "--gpus", "1", "8", "--flows", "1", "4", "--task-batch-s", "2"])
+    main(["--hours", "10", "--gpus", "1", "8", "--flows", "1", "4"])
     head, rule, *rows = capsys.readouterr().out.splitlines()
     assert head.count("|") == rule.count("|") == 14
     assert [row.split(" | ")[1:3] for row in rows] == [["1", "1"], ["8", "1"], ["8", "4"]]
+
+
+def test_several_values_of_an_option_are_lines_that_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--hours", "10", "--gpus", "1", "--cores-per-gpu", "1", "8"])
+    few, usual = (row.split(" | ") for row in capsys.readouterr().out.splitlines()[2:])
+    assert (few[-1], usual[-1]) == ("cores_per_gpu 1 |", "- |")
+    assert float(few[3].replace(",", "")) < float(usual[3].replace(",", ""))
