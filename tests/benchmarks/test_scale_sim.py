@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,14 @@ def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     head, rule, *rows = capsys.readouterr().out.splitlines()
     assert head.count("|") == rule.count("|") == 14
     assert [row.split(" | ")[1:3] for row in rows] == [["1", "1"], ["8", "1"], ["8", "4"]]
+
+
+def test_the_page_shows_what_the_simulation_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its shortest lines; after a change of the dispatcher print all of them again."""
+    main(["--hours", "1000", "--gpus", "8", "64"])
+    page = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text()
+    for line in capsys.readouterr().out.splitlines():
+        assert f"\n{line}\n" in page
 
 
 def test_several_values_of_an_option_are_lines_that_say_so(capsys: pytest.CaptureFixture[str]) -> None:
