@@ -72,7 +72,8 @@ class Model:
         default=0.0, metadata={"help": f"an answer of the spool, {READERS} reads at once (S3: assume 0.03)"}
     )
     discard_file_s: float = field(
-        default=0.0001, metadata={"help": "deleting a file's spool, dispatcher waiting (assumed; S3: assume 0.06)"}
+        default=0.0001,
+        metadata={"help": "deleting a file's spool, dispatcher waiting (assumed; S3: assume 0.06)"},
     )
 
     @property

@@ -214,6 +214,13 @@ def test_what_a_container_refers_to_is_there(way: str) -> None:
             assert volume.get("persistentVolumeClaim", {"claimName": "models"})["claimName"] in claims
 
 
+def test_all_that_meet_at_the_spool_mount_it_where_the_run_says() -> None:
+    (spool,) = [word for word in of("dask", "nightly")["command"] if word.startswith("--spool=file://")]
+    for name in ("nightly", "gpu-worker", "cpu-worker"):
+        mounts = {mount["name"]: mount["mountPath"] for mount in of("dask", name)["volumeMounts"]}
+        assert mounts["spool"] == spool.removeprefix("--spool=file://")
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_no_container_has_more_rights_than_it_needs(way: str) -> None:
     for manifest, container in containers(way):
