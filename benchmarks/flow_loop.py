@@ -2,7 +2,7 @@
 
 The real flow under a Prefect server: plan, split, transcribe, land. The clock runs while files are listed, claimed,
 transcribed and landed; it stands still while the workers start and load the model, as for the peers. With "plain" in
-the options the same night is worked off without Prefect (`plain_crew.py`).
+the options the same night is worked off without Prefect (`plain_crew.py`). Every order is a task run under Prefect.
 """
 
 from __future__ import annotations
@@ -27,6 +27,14 @@ from tasks.spool import spool_for
 from tasks.storage import open_store
 
 
+class CountedNight(Night):
+    orders = 0
+
+    def _send(self, *order: Any) -> None:
+        self.orders += 1
+        super()._send(*order)
+
+
 def timed(source: str, dest: str, model: str, options: dict[str, Any]) -> dict[str, Any]:
     crews = plain_crew_of if options.pop("plain", False) else crew_of
     advanced = AdvancedSettings(**options.pop("advanced", {}))
@@ -44,7 +52,7 @@ def timed(source: str, dest: str, model: str, options: dict[str, Any]) -> dict[s
             print("loaded", flush=True)
             sys.stdin.readline()
             began_s, began_cpu_s = time.perf_counter(), time.process_time()
-            night = Night(
+            night = CountedNight(
                 claimed.plan,
                 crew,
                 night_options(run, spool_uri=spool, now=now),
@@ -61,6 +69,7 @@ def timed(source: str, dest: str, model: str, options: dict[str, Any]) -> dict[s
         "flow_cpu_s": own_cpu_s,
         "flow_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "landed": outcome.landed,
+        "orders": night.orders,
         "stages_s": outcome.timings_s,
         # All of the workers' time, starting and loading included: their processes have ended.
         "worker_cpu_s": sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]),

@@ -1,6 +1,6 @@
 """What `scale_sim.py` takes as given, measured on this machine: decoding on a core, and a file in the flow's process.
 
-    python -m benchmarks.scale_inputs [--files 1000] [--chunks 14] [--log-lines 5000]
+    python -m benchmarks.scale_inputs [--files 1000] [--chunks 14] [--log-lines 5000] [--planned 300000]
 
 Processor time, so that others on the machine disturb little. `growth.py` measures task runs, `gpu.py` the GPU.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,15 @@ from benchmarks.growth import cpu_s
 from benchmarks.peers import family
 from stt_engine.split import SplitOptions, split_audio
 from stt_engine.types import SAMPLE_RATE_HZ, AudioInfo, Chunk, ChunkAudio, ChunkTranscript, Segment, TranscribeOptions
+from tasks.batches import form_batches
 from tasks.files_in_hand import FileInHand, landed_row
 from tasks.land import land_batch
+from tasks.landings import Landings
+from tasks.liveness import RunIdentity
+from tasks.plan_log import PlanEntry, _to_json
 from tasks.spool import read_chunks, write_chunks
 from tasks.storage import open_store
-from tasks.types import AudioFile, LandingBatch, RunStamp, SplitFile, SpooledChunk
+from tasks.types import AudioFile, LandingBatch, NightPlan, RunStamp, SplitFile, SpooledChunk
 from tests.prefect_server import running_server
 
 SAMPLES = Path(__file__).resolve().parent.parent / "tests" / "data" / "samples"
@@ -104,6 +109,28 @@ def in_the_flow(dest: str, files: int, chunks: int, files_per_part: int) -> dict
     }
 
 
+def planning(files: int) -> dict[str, float]:
+    """Bytes for each new file: of the plan in DEST, and of the flow's process at its peak, when that is written."""
+    before_bytes = peak_bytes()
+    made = [
+        AudioFile(f"s3://calls/2026/{n:09d}-call.flac", f"2026/{n:09d}-call.flac", f"{n:032x}", 4_000_000 + n,
+                  NOW + timedelta(seconds=n))
+        for n in range(files)
+    ]  # fmt: skip
+    batches = form_batches(
+        [(file, 0) for file in made], options_hash="0" * 16, ingest_date=date(2026, 1, 1), files_per_batch=200
+    )
+    landings = Landings(NightPlan("1-x", "run", batches, files, 0, 0, 0))
+    entry = PlanEntry("00000001-x", RunIdentity.here("run"), NOW, "0" * 16, batches)
+    written = len(_to_json(entry))
+    assert landings.settled_files == 0
+    return {"the plan": written / files, "memory": (peak_bytes() - before_bytes) / files}
+
+
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 @flow(name="log-lines", log_prints=False)
 def log_lines(count: int) -> float:
     """Milliseconds of this process for a line in a run's log, its way to the server included."""
@@ -140,6 +167,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=14, help="of a file; 14 are a call of six minutes")
     parser.add_argument("--files-per-part", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=20, help="of the recordings that are split")
+    parser.add_argument("--planned", type=int, default=300_000, help="files of a plan")
     parser.add_argument("--log-lines", type=int, default=0, help="also so many log lines, with a Prefect server")
     parser.add_argument("--log-lines-here", type=int, default=0, help=argparse.SUPPRESS)
     wish = parser.parse_args()
@@ -150,6 +178,8 @@ def main() -> None:
         splitting(Path(folder), 1)  # the voice activity model is read once
         audio_s, core_s = splitting(Path(folder), wish.repeats)
         print(f"split: {audio_s:,.0f} s of audio in {core_s:.1f} s of a core, {audio_s / core_s:,.0f} times real time")
+        for what, size in planning(wish.planned).items():
+            print(f"{what}: {size:,.0f} bytes a new file, of {wish.planned:,}")
         print(f"read a window from the spool: {reading(Path(folder), 256):.2f} ms")
         for what, ms in in_the_flow(f"{folder}/tables", wish.files, wish.chunks, wish.files_per_part).items():
             print(f"{what}: {ms:.2f} ms a file")

@@ -2,10 +2,12 @@
 
     python -m benchmarks.scale_sim [--hours 1000 100000] [--gpus 1 8 64] [--flows 1] [--cores-per-gpu 8] ...
 
-Prints Markdown, in half a minute. Of a long run a stretch is simulated, in split groups of the size that the whole run
-has; "hours it takes" is from the speed in its middle and the time until the first file is finished. `--flows N`: so
-many runs, each with its share of the files and GPUs; one of them is simulated, since they share nothing but Prefect's
-server and DEST. What only moves in the code is marked as such in `--help`.
+Prints Markdown, in half a minute: a line for every value of every option with all values of the others. Of a long run a
+stretch is simulated, in split groups of the size that the whole run has; "hours it takes" is from the speed in its
+middle and the time until the first file is finished. `--flows N`: so many runs, each with its share of the files and
+GPUs; one of them is simulated, as they share nothing but Prefect's server and DEST. The server's load is computed and
+holds nothing up; above a core it falls behind. "full" is what has no time left; where nothing is, work comes in lumps,
+or the run is over before it is at speed. What only moves in the code is marked as such in `--help`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from functools import cache
+from itertools import product
 
 from benchmarks.simulated_crew import PCM_BYTES_PER_S, Model, SimulatedCrew
 from stt_engine.split import SplitOptions
@@ -31,9 +34,12 @@ from tasks.types import AudioFile, NightPlan
 FILES_ALONE_UP_TO: int = NightOptions.__dataclass_fields__["files_alone_up_to"].default
 GROUP_BYTES: int = NightOptions.__dataclass_fields__["group_bytes"].default
 LEAST_SAMPLE = 8_000
+FULL = 0.93
+"""What is busy for so much of the time is named as what everything waits for; of the server, which is one process of
+Python, so much of a core."""
 HEADINGS = (
     "hours of audio", "GPUs", "flows", "times real time", "hours it takes", "GPU busy", "cores busy", "flow busy",
-    "task runs a s", "server's cores", "task runs", "spool GB",
+    "server's cores", "task runs a s", "task runs", "spool GB", "full",
 )  # fmt: skip
 
 
@@ -44,7 +50,8 @@ class Site:
     gpus: int
     flows: int = 1
     cores_per_gpu: int = 8
-    workers_per_gpu: int = 1
+    workers_per_gpu: int = 2
+    """1 in a run of which nothing is said (`--gpu-workers`)."""
     device_batch_windows: int = 0
     task_batch_s: float = AdvancedSettings.model_fields["task_batch_s"].default
     files_per_part: int = AdvancedSettings.model_fields["files_per_part"].default
@@ -75,10 +82,17 @@ class Found:
     gpu_busy: float
     cores_busy: float
     flow_busy: float
+    """Of one flow's process, or of the dispatcher's thread in it, if that has less time left."""
     runs_a_s: float
     server_cores: float
     task_runs: float
     spool_bytes: float
+
+    @property
+    def full(self) -> str:
+        """What has no time left. Nothing: it is work that does not come evenly, or the beginning and the end."""
+        share = {"GPU": self.gpu_busy, "cores": self.cores_busy, "flow": self.flow_busy, "server": self.server_cores}
+        return ", ".join(name for name, busy in share.items() if busy >= FULL) or "-"
 
 
 def simulate(model: Model, site: Site, *, files: int, sample: int) -> Found:
@@ -99,7 +113,7 @@ def simulate(model: Model, site: Site, *, files: int, sample: int) -> Found:
         hours=took_s / 3600,
         gpu_busy=a_s * crew.gpu_busy_s / taken / gpus,
         cores_busy=a_s * crew.core_busy_s / taken / (gpus * site.cores_per_gpu),
-        flow_busy=min(1.0, a_s * crew.flow_busy_s / taken),
+        flow_busy=min(1.0, a_s * max(crew.flow_busy_s, crew.now_s - crew.idle_s) / taken),
         runs_a_s=site.flows * a_s * runs,
         server_cores=site.flows * a_s * (runs * model.server_task_run_s + model.server_file_s),
         task_runs=site.flows * own_files * runs,
@@ -139,21 +153,39 @@ def _night(model: Model, site: Site, gpus: int, group: int, taken: int) -> tuple
     return crew, night.run().landed
 
 
-def rows(model: Model, site: dict[str, float], *, hours: Sequence[float], gpus: Sequence[int],
+def rows(variants: Sequence[tuple[str, Model, dict[str, float]]], *, hours: Sequence[float], gpus: Sequence[int],
          flows: Sequence[int], sample: int) -> Iterator[str]:  # fmt: skip
-    yield "| " + " | ".join(HEADINGS) + " |"
-    yield "|---" * len(HEADINGS) + "|"
-    for audio_hours in hours:
-        for n_gpus in gpus:
-            for n_flows in (n for n in flows if n <= n_gpus):
-                files = int(audio_hours * 3600 / model.file_s)
-                here = Site(gpus=n_gpus, flows=n_flows, **site)  # type: ignore[arg-type]
-                found = simulate(model, here, files=files, sample=max(LEAST_SAMPLE, sample * n_gpus // n_flows))
-                yield (
-                    f"| {audio_hours:,.0f} | {n_gpus} | {n_flows} | {found.rtfx:,.0f} | {found.hours:,.2f} "
-                    f"| {found.gpu_busy:.0%} | {found.cores_busy:.0%} | {found.flow_busy:.0%} | {found.runs_a_s:.1f} "
-                    f"| {found.server_cores:.2f} | {found.task_runs:,.0f} | {found.spool_bytes / 1e9:,.1f} |"
-                )
+    """A line for everything with everything; `variants` are what differs from the usual, in words, and all of it."""
+    headings = (*HEADINGS, "with") if any(told for told, _, _ in variants) else HEADINGS
+    yield "| " + " | ".join(headings) + " |"
+    yield "|---" * len(headings) + "|"
+    for audio_hours, n_gpus, n_flows, (told, model, site) in product(hours, gpus, flows, variants):
+        if n_flows > n_gpus:
+            continue
+        files = int(audio_hours * 3600 / model.file_s)
+        here = Site(gpus=n_gpus, flows=n_flows, **site)  # type: ignore[arg-type]
+        found = simulate(model, here, files=files, sample=max(LEAST_SAMPLE, sample * n_gpus // n_flows))
+        cells = (
+            f"{audio_hours:,.0f}", n_gpus, n_flows, f"{found.rtfx:,.0f}", f"{found.hours:,.2f}",
+            f"{found.gpu_busy:.0%}", f"{found.cores_busy:.0%}", f"{found.flow_busy:.0%}",
+            f"{found.server_cores:.2f}", f"{found.runs_a_s:.1f}", f"{found.task_runs:,.0f}",
+            f"{found.spool_bytes / 1e9:,.1f}", found.full, told or "-",
+        )  # fmt: skip
+        yield "| " + " | ".join(map(str, cells[: len(headings)])) + " |"
+
+
+def variants(chosen: dict[str, list[float]]) -> list[tuple[str, Model, dict[str, float]]]:
+    """Of every option all values with all of the others'."""
+    usual = {name: getattr(Site(gpus=1), name, None) for name in chosen} | {
+        entry.name: entry.default for entry in fields(Model)
+    }
+    made = []
+    for values in product(*chosen.values()):
+        given = dict(zip(chosen, values, strict=True))
+        told = ", ".join(f"{name} {value:g}" for name, value in given.items() if value != usual[name])
+        model = Model(**{entry.name: given.pop(entry.name) for entry in fields(Model)})  # type: ignore[arg-type]
+        made.append((told, model, given))
+    return made
 
 
 def parser() -> argparse.ArgumentParser:
@@ -162,26 +194,32 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64])
     made.add_argument("--flows", type=int, nargs="+", default=[1])
     made.add_argument("--sample", type=int, default=1_000, help=f"files simulated a GPU, {LEAST_SAMPLE} at least")
-    site = made.add_argument_group("the site", "settings of a run")
+    site = made.add_argument_group("the site", "settings of a run; several values of any are tried in turn")
     usual = Site(gpus=1)
-    for name in ("cores_per_gpu", "workers_per_gpu", "device_batch_windows", "task_batch_s", "files_per_part"):
-        site.add_argument(f"--{name.replace('_', '-')}", type=type(getattr(usual, name)), default=getattr(usual, name))
-    code = made.add_argument_group("in the code", "constants, no settings of a run")
-    for name in ("most_windows", "files_alone_up_to", "group_bytes", "largest_group"):
-        code.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(usual, name))
+    groups = {
+        site: ("cores_per_gpu", "workers_per_gpu", "device_batch_windows", "task_batch_s", "files_per_part"),
+        made.add_argument_group("in the code", "constants, no settings of a run"): (
+            "most_windows", "files_alone_up_to", "group_bytes", "largest_group",
+        ),
+    }  # fmt: skip
+    for group, names in groups.items():
+        for name in names:
+            default = getattr(usual, name)
+            group.add_argument(f"--{name.replace('_', '-')}", type=type(default), nargs="+", default=[default],
+                               help=f"default: {default}")  # fmt: skip
     durations = made.add_argument_group("durations and sizes", "in seconds and bytes")
     for entry in fields(Model):
-        shown = f"{entry.metadata['help']}; {entry.default}"
-        kind = type(entry.default)
-        durations.add_argument(f"--{entry.name.replace('_', '-')}", type=kind, default=entry.default, help=shown)
+        durations.add_argument(
+            f"--{entry.name.replace('_', '-')}", type=type(entry.default), nargs="+", default=[entry.default],
+            help=f"{entry.metadata['help']}; {entry.default}",
+        )  # fmt: skip
     return made
 
 
 def main(given: Sequence[str] | None = None) -> None:
     chosen = vars(parser().parse_args(given))
-    model = Model(**{entry.name: chosen.pop(entry.name) for entry in fields(Model)})
     told = {name: chosen.pop(name) for name in ("hours", "gpus", "flows", "sample")}
-    for line in rows(model, chosen, **told):
+    for line in rows(variants(chosen), **told):
         print(line, flush=True)
 
 

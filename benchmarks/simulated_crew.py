@@ -15,6 +15,7 @@ from typing import Any
 from stt_engine.types import AudioInfo, Chunk, ChunkTranscript
 from tasks.night_terms import FileFinished
 from tasks.orders import LandOrder, SplitOrder, TranscribedChunks, TranscribeOrder
+from tasks.spool import READERS
 from tasks.types import LandedPart, SplitFile, SpooledChunk
 
 PCM_BYTES_PER_S = 32_000
@@ -27,12 +28,22 @@ class Model:
     file_s: float = field(default=360.0, metadata={"help": "length of a recording (assumed)"})
     file_bytes: int = field(default=4_000_000, metadata={"help": "of that in the store (assumed: FLAC, 16 kHz, mono)"})
     chunk_s: float = field(default=25.0, metadata={"help": "speech in a window of 30 s (assumed)"})
-    window_s: float = field(default=0.00749, metadata={"help": "a window on a GPU (measured: RESULTS-gpu.md)"})
+    window_s: float = field(
+        default=0.0094,
+        metadata={"help": "a window's time of a GPU that two workers share (computed from 84%% of 16.2 s; that of one "
+                          "worker: measured, 0.0075 to 0.0078; RESULTS-gpu.md)"},
+    )  # fmt: skip
     splits_rtfx: float = field(
-        default=700.0, metadata={"help": "decoding and VAD on a core (measured: 680 to 750, scale_inputs)"}
+        default=700.0,
+        metadata={
+            "help": "decoding and VAD on a core (measured: 750 to 810, scale_inputs; 620 to 700 in RESULTS-gpu.md)"
+        },
     )
     task_run_s: float = field(
-        default=0.012, metadata={"help": "a task run in the flow's process (measured: 0.009 to 0.013, growth)"}
+        default=0.012,
+        metadata={
+            "help": "a task run in the flow's process (measured: 0.006 to 0.009, with Dask 0.009 to 0.013, growth)"
+        },
     )
     finish_file_s: float = field(
         default=0.001, metadata={"help": "a file's answers in the night's thread (measured: scale_inputs)"}
@@ -42,17 +53,27 @@ class Model:
     )
     land_file_s: float = field(default=0.0008, metadata={"help": "landing, for each file (measured: scale_inputs)"})
     server_task_run_s: float = field(
-        default=0.044, metadata={"help": "a task run in Prefect's server (measured on SQLite: 0.028 to 0.044, growth)"}
+        default=0.044, metadata={"help": "a task run in Prefect's server (measured on SQLite: 0.021 to 0.044, growth)"}
     )
     server_file_s: float = field(
         default=0.0005, metadata={"help": "a file's log line in the server (measured on SQLite: scale_inputs)"}
     )
+    host_window_s: float = field(
+        default=0.005,
+        metadata={"help": "a GPU worker's own part of a window, its device idle unless another works (computed from "
+                          "61%% busy with one worker: RESULTS-gpu.md)"},
+    )  # fmt: skip
     read_window_s: float = field(
-        default=0.0002,
-        metadata={"help": "a window from the spool, device waiting (measured: scale_inputs; S3: try 0.015)"},
+        default=0.0003,
+        metadata={"help": "a window from the spool to floats (measured beside a GPU: below 0.00035, RESULTS-gpu.md; on "
+                          "two shared cores 0.0017, scale_inputs)"},
+    )  # fmt: skip
+    spool_wait_s: float = field(
+        default=0.0, metadata={"help": f"an answer of the spool, {READERS} reads at once (S3: assume 0.03)"}
     )
     discard_file_s: float = field(
-        default=0.0001, metadata={"help": "deleting a file's spool, dispatcher waiting (assumed; S3: try 0.02)"}
+        default=0.0001,
+        metadata={"help": "deleting a file's spool, dispatcher waiting (assumed; S3: assume 0.06)"},
     )
 
     @property
@@ -86,12 +107,13 @@ class SimulatedCrew:
         self.model = model
         self.now_s = 0.0
         """Of the night's own thread."""
-        self.flow_busy_s = self.gpu_busy_s = self.core_busy_s = 0.0
+        self.flow_busy_s = self.gpu_busy_s = self.core_busy_s = self.idle_s = 0.0
+        """`idle_s`: of the night's own thread."""
         self.finished_s: list[float] = []
         """When each file was finished, in order."""
         self.runs: Counter[str] = Counter()
         self.spooled = self.most_spooled = 0
-        """Windows."""
+        """Windows, from when a worker takes their file up until the file is finished."""
         self._flow_free_s = 0.0
         self._cores = [0.0] * cores
         self._gpu_workers = [(0.0, n % gpus) for n in range(gpus * workers_per_gpu)]
@@ -109,6 +131,7 @@ class SimulatedCrew:
         del timeout
         while not self._answers:
             done_s, _, order = heapq.heappop(self._events)
+            self.idle_s += max(0.0, done_s - self.now_s)
             self.now_s = max(self.now_s, done_s)
             for callback in order.callbacks:
                 callback(order)
@@ -141,26 +164,30 @@ class SimulatedCrew:
         began_s = max(heapq.heappop(self._cores), self._sent("split"))
         heapq.heappush(self._cores, began_s + took_s)
         self.core_busy_s += took_s
-        self.spooled += model.windows * len(order.files)
-        self.most_spooled = max(self.most_spooled, self.spooled)
+        self._done_at(began_s, None).add_done_callback(lambda _: self._spool(len(order.files) * model.windows))
         return self._done_at(began_s + took_s, found)
 
     def transcribe(self, order: TranscribeOrder) -> Order:
         model, count = self.model, len(order.chunks)
         free_s, device = heapq.heappop(self._gpu_workers)
-        read_s, hear_s = count * model.read_window_s, count * model.window_s
-        began_s = max(max(free_s, self._sent("transcribe")) + read_s, self._device_free_s[device])
+        read_s = count * (model.read_window_s + model.spool_wait_s / min(READERS, count))
+        hear_s, host_s = count * model.window_s, count * model.host_window_s
+        began_s = max(max(free_s, self._sent("transcribe")) + read_s + host_s, self._device_free_s[device])
         self._device_free_s[device] = began_s + hear_s
         heapq.heappush(self._gpu_workers, (began_s + hear_s, device))
         self.gpu_busy_s += hear_s
         heard = tuple(ChunkTranscript(spooled.chunk, "en", 1.0, ()) for spooled in order.chunks)
-        timings_s = {"read": read_s, "transcribe": hear_s}
+        timings_s = {"read": read_s, "transcribe": host_s + hear_s}
         return self._done_at(began_s + hear_s, TranscribedChunks(heard, "x", "x", 0, timings_s))
 
     def land(self, order: LandOrder) -> Order:
         files = tuple(result.file for result in order.results)
         self._sent("land")
         return self._done_at(self._flow(len(files) * self.model.land_file_s), LandedPart("", "", files, True))
+
+    def _spool(self, windows: int) -> None:
+        self.spooled += windows
+        self.most_spooled = max(self.most_spooled, self.spooled)
 
     def _chunk(self, file_id: str, index: int) -> Chunk:
         samples = int(self.model.chunk_s * 16_000)

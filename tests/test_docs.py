@@ -20,7 +20,7 @@ from tasks.settings import AdvancedSettings, RunSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "failures"
-DOCS = [ROOT / "README.md", ROOT / "deployments" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = [ROOT / "README.md", *sorted((ROOT / "deployments").rglob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 HEADINGS = ["Message", "What it means", "Usual causes", "What to do", "Mended when"]
 GROUPS = {errors.NightscribeError, errors.RetryableError, errors.TerminalError, errors.AudioError}
 """Never raised as they are."""
