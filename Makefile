@@ -20,8 +20,8 @@ test: check
 	.venv/bin/pytest -n 2 --dist loadfile
 
 faults: install
-	FAULT_SEEDS=30 .venv/bin/pytest -rA tests/faults
-	DASK_FILES=300 .venv/bin/pytest -rA tests/flows/test_dask.py
+	LONG_FORM=1 .venv/bin/pytest -rA tests/faults
+	LONG_FORM=1 .venv/bin/pytest -rA -m long --ignore=tests/faults
 
 check: install lint types
 

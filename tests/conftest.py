@@ -37,6 +37,8 @@ os.environ |= {
 
 import pytest  # noqa: E402
 
+from tests.long_form import leave_out_the_long  # noqa: E402
+
 FILES = Path(__file__).parent / "data"
 
 
@@ -80,6 +82,10 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
         APILogWorker.drain_all()
         EventsWorker.drain_all()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    leave_out_the_long(config, items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -24,6 +24,7 @@ from tests.faults.quick_night import QuickNight, quick_night
 from tests.faults.runs import RUN_OPTIONS, parts, said
 from tests.flows.conftest import CommandLine
 from tests.flows.tables import rows
+from tests.long_form import long
 from tests.prefect_server import PrefectServer
 from tests.tasks.waiting import until
 
@@ -121,6 +122,7 @@ def jumping_clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+@long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("jump", JUMPS_S)
 def test_a_whole_night_through_a_jump(
