@@ -19,6 +19,9 @@ from stt_engine.split import split_audio
 from stt_engine.types import ChunkAudio, Timestamps, TranscribeOptions, WindowLength
 from tests.long_form import long
 
+ONE_OF_TORCH = [*AUTO_ORDER[:-1], pytest.param(AUTO_ORDER[-1], marks=long)]
+"""The two on torch share their decoder; that they write the same is in test_torch_backends.py, in every run."""
+
 
 @dataclass
 class Heard:
@@ -81,6 +84,7 @@ def first_word_starts_s(transcript: Transcript) -> list[float]:
     return [segment.words[0].start_s for segment in transcript.segments]
 
 
+@pytest.mark.parametrize("stt", ONE_OF_TORCH, indirect=True)
 def test_recordings_of_many_sentences(stt: WhisperSTT, samples: Path) -> None:
     heard, found = listen(stt, samples, "recording", timestamps="word")
     assert len(found) == 6
@@ -104,6 +108,7 @@ def test_recordings_of_many_sentences(stt: WhisperSTT, samples: Path) -> None:
         assert all(earlier.start_s <= later.start_s for earlier, later in pairwise(words))
 
 
+@pytest.mark.parametrize("stt", ONE_OF_TORCH, indirect=True)
 def test_without_time_stamps_as_much_is_heard(stt: WhisperSTT, samples: Path) -> None:
     """Once decoded without them: 22 % of the English words and 25 % of the Korean letters went wrong, unnoticed."""
     heard, found = listen(stt, samples, "recording", timestamps="none")
