@@ -4,8 +4,8 @@
 
 help:
 	@echo "make demo     set up .venv and transcribe the bundled recordings through the real flow"
-	@echo "make test     set up .venv with all backends, lint, check types, run the whole test suite"
-	@echo "make faults   the long form of the fault tests: thirty kills, ten nights of poison, thirty over a faulty store, 3,168 damaged files twice, disks that fill, clocks that jump, a cluster that loses workers (some 55 minutes)"
+	@echo "make test     set up .venv with all backends, lint, check types, run the tests in their short form"
+	@echo "make faults   the long form, which make test leaves out: thirty kills, ten nights of poison, thirty over a faulty store, 3,168 damaged files twice, disks that fill, clocks that jump, runs at once, a cluster that loses workers, 200 sentences for each backend (about an hour)"
 	@echo "make deploy   deployments and automations onto the Prefect server (deployments/README.md)"
 	@echo "make worker   what runs them, in this checkout"
 	@echo "make check    lint and types alone"
@@ -20,8 +20,8 @@ test: check
 	.venv/bin/pytest -n 2 --dist loadfile
 
 faults: install
-	FAULT_SEEDS=30 .venv/bin/pytest -rA tests/faults
-	DASK_FILES=300 .venv/bin/pytest -rA tests/flows/test_dask.py
+	LONG_FORM=1 .venv/bin/pytest -rA tests/faults
+	LONG_FORM=1 .venv/bin/pytest -rA -m long --ignore=tests/faults
 
 check: install lint types
 

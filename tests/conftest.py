@@ -32,10 +32,14 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    # Of openai-whisper's alignment, whose first call sets how many threads torch has from then on.
+    "NUMBA_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
 import pytest  # noqa: E402
+
+from tests.long_form import leave_out_the_long  # noqa: E402
 
 FILES = Path(__file__).parent / "data"
 
@@ -80,6 +84,10 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
         APILogWorker.drain_all()
         EventsWorker.drain_all()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    leave_out_the_long(config, items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

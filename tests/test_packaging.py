@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import functools
 import hashlib
 import re
 import subprocess
@@ -106,12 +107,18 @@ def test_every_import_is_declared() -> None:
     assert {name: str(path) for name, path in imported.items() if name not in declared | ours} == {}
 
 
+@functools.cache
+def installed_modules() -> dict[str, list[str]]:
+    """Top-level modules and whose they are. It takes half a second to find out."""
+    return dict(packages_distributions())
+
+
 def modules_of(name: str) -> set[str]:
     """The top-level modules that a distribution installs."""
     wanted_name = canonicalize_name(name)
     return {
         module
-        for module, owners in packages_distributions().items()
+        for module, owners in installed_modules().items()
         if wanted_name in {canonicalize_name(owner) for owner in owners}
     }
 

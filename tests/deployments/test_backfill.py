@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.deployments.site import PREFECT, SIMPLE_FORM, Site, landed, wait_until
+from tests.long_form import long
 
 TODAY, TOMORROW = SIMPLE_FORM["modified_since"], SIMPLE_FORM["modified_before"]
 
@@ -32,7 +33,7 @@ def test_a_backfill_from_the_command_line(site: Site, tmp_path: Path) -> None:
         ({"modified_since": TOMORROW, "modified_before": TODAY}, ["modified_since", "must be before modified_before"]),
         ({"model": "large-v9"}, ["no model 'large-v9'", "Did you mean"]),
         ({"source": "/nowhere/at-all"}, ["/nowhere/at-all"]),
-        ({"key_pattern": "(?P<agent"}, ["--key-pattern", "is not a regular expression"]),
+        pytest.param({"key_pattern": "(?P<agent"}, ["--key-pattern", "is not a regular expression"], marks=long),
     ],
 )
 def test_a_mistake_across_fields_is_one_line_in_seconds(

@@ -1,4 +1,7 @@
-"""A Prefect server on either database, a process worker, a night: as the commands of compose.yaml, run natively."""
+"""A Prefect server on either database, a process worker, a night: as the commands of compose.yaml, run natively.
+
+In every run on SQLite, since conftest.py has its site on PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 
 from tests.deployments.postgres import running_postgres
 from tests.deployments.site import landed, prefect_site, process_worker
+from tests.long_form import long
 
 
 @contextmanager
@@ -19,7 +23,7 @@ def no_postgres() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("database", "keeps_sqlite"),
-    [pytest.param(running_postgres, False, marks=pytest.mark.postgres), (no_postgres, True)],
+    [pytest.param(running_postgres, False, marks=[pytest.mark.postgres, long]), (no_postgres, True)],
     ids=["postgresql", "sqlite"],
 )
 def test_a_night(tmp_path: Path, inbox: Path, database: Callable[[], AbstractContextManager[str | None]], keeps_sqlite: bool) -> None:

@@ -21,9 +21,13 @@ from stt_engine.quality import FLAGS, compression_ratio, is_loop
 from stt_engine.speech_regions import VadOptions
 from stt_engine.split import SplitOptions, split_audio
 from stt_engine.types import SAMPLE_RATE_HZ, ChunkAudio, ChunkTranscript, TranscribeOptions
+from tests.long_form import long
 
 QUALITY = Path(__file__).parents[1] / "data" / "quality"
 TRUTH = {row["file"]: row for row in map(json.loads, (QUALITY / "reference.jsonl").read_text().splitlines())}
+
+ONE_OF_TORCH = [*AUTO_ORDER[:-1], pytest.param(AUTO_ORDER[-1], marks=long)]
+"""The two on torch share their decoder; that they write the same is in test_torch_backends.py, in every run."""
 
 
 @pytest.fixture(scope="module", params=AUTO_ORDER)
@@ -82,6 +86,7 @@ def said_again(path: Path, times: int, folder: Path) -> Path:
     return said
 
 
+@pytest.mark.parametrize("backend", ONE_OF_TORCH, indirect=True)
 def test_a_loop_is_decoded_again_at_other_temperatures(backend: Backend) -> None:
     off, on = rates(backend, "loops.flac", greedy(), greedy(temperatures=LADDER))
     assert off > 2.0
@@ -93,6 +98,7 @@ def test_a_loop_that_stays_is_flagged(backend: Backend) -> None:
     assert "repetition" in flags_of(heard(backend, chunks, TRUTH["loops.flac"]["language"], greedy()))
 
 
+@pytest.mark.parametrize("backend", ONE_OF_TORCH, indirect=True)
 def test_what_repeats_itself_at_every_temperature_is_flagged_and_stays(
     backend: Backend, samples: Path, tmp_path: Path
 ) -> None:
@@ -105,6 +111,7 @@ def test_what_repeats_itself_at_every_temperature_is_flagged_and_stays(
     assert text_of([chunk]).count("package") >= 4
 
 
+@pytest.mark.parametrize("backend", ONE_OF_TORCH, indirect=True)
 def test_nonsense_of_which_the_model_is_unsure_is_decoded_again(backend: Backend) -> None:
     off, on = rates(
         backend,
@@ -181,6 +188,7 @@ def test_speech_for_which_the_model_writes_nothing_is_told(backend: Backend) -> 
     assert flags_of(silent) == {"uncovered_speech"}
 
 
+@pytest.mark.parametrize("backend", ONE_OF_TORCH, indirect=True)
 def test_the_whole_file_votes_on_its_language(backend: Backend, samples: Path, tmp_path: Path) -> None:
     """Half a minute of English before Korean: whoever asks the first 30 seconds takes it for English."""
     pause = np.zeros(SAMPLE_RATE_HZ // 2, np.float32)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 from tests.flows.conftest import CommandLine, Said
 from tests.flows.tables import rows
 
-SEEDS = range(int(os.environ.get("FAULT_SEEDS", "4")))
 N_FILES, FILES_PER_PART = 18, 2
 N_PARTS = N_FILES // FILES_PER_PART
 RUN_OPTIONS = ("--model", "fixture", "--device", "cpu", "--cpu-workers", "1", "--files-per-part", str(FILES_PER_PART),

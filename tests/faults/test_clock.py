@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -22,8 +24,9 @@ from tasks.types import LandingBatch
 from tests.engine.encoding import wav
 from tests.faults.quick_night import QuickNight, quick_night
 from tests.faults.runs import RUN_OPTIONS, parts, said
-from tests.flows.conftest import CommandLine
+from tests.flows.conftest import CommandLine, Night, advanced, night, prefect_api  # noqa: F401
 from tests.flows.tables import rows
+from tests.long_form import long
 from tests.prefect_server import PrefectServer
 from tests.tasks.waiting import until
 
@@ -61,7 +64,7 @@ def test_a_run_whose_heartbeat_was_written_before_the_jump_keeps_its_files(
         beside.append(quick_night(six_files, store))
 
     first = quick_night(six_files, store, files_per_part=2, before_landing=another_run_plans)
-    assert [night.planned for night in beside] == [0, 0, 0], "a live run was taken for dead"
+    assert [other.planned for other in beside] == [0, 0, 0], "a live run was taken for dead"
     assert (first.planned, first.landed) == (6, 6)
     assert len(rows(store.uri)) == 6
 
@@ -109,6 +112,47 @@ def test_a_file_that_is_being_written_survives_a_jump_forward(tmp_path: Path) ->
     assert swept and store.read("transcripts/a.parquet") == b"whole"
 
 
+@pytest.mark.parametrize("jump", JUMPS_S)
+def test_a_run_in_whose_process_the_clock_jumps(
+    jump: str,
+    night: Callable[..., Night],  # noqa: F811
+    six_files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As seen from here; the whole night below has it jump for the workers, too."""
+    dest = tmp_path / "tables"
+    ahead_s = 0
+
+    class Jumping(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(seconds=ahead_s)
+
+    class JumpingAtTheFirstPart(Jumping):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            nonlocal ahead_s
+            moment = super().now(tz)
+            ahead_s = JUMPS_S[jump]
+            return moment
+
+    for module in [found for name, found in sys.modules.items() if name.startswith("tasks.")]:
+        if getattr(module, "datetime", None) is datetime:
+            monkeypatch.setattr(module, "datetime", Jumping)
+    monkeypatch.setattr("tasks.land.datetime", JumpingAtTheFirstPart)
+    done = night(six_files, dest, backend="fake", advanced=advanced(files_per_part=2))
+    assert done.summary.landed == 6
+    assert 0 < done.summary.wall_seconds < 300
+    found = rows(dest).values()
+    assert len(found) == 6 and all(row["processing_s"] >= 0 for row in found)
+    moments = sorted(row["transcribed_at"] for row in found)
+    assert moments[-1] - moments[0] > timedelta(seconds=HOUR_S - 300), "the clock did not jump"
+    (record,) = read_records(open_store(str(dest)))
+    assert record.ended_at is not None and timedelta(0) < record.ended_at - record.started_at < timedelta(seconds=300)
+    assert all(value >= 0 for value in record.counts.values()), record.counts
+
+
 @pytest.fixture(scope="module")
 def jumping_clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library to preload. The system's own clock is not ours to set."""
@@ -121,6 +165,7 @@ def jumping_clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+@long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("jump", JUMPS_S)
 def test_a_whole_night_through_a_jump(

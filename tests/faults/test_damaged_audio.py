@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -19,10 +18,10 @@ from tests.faults.mutants import Seed, seeds, write_mutants
 from tests.faults.split_crew import split_night
 from tests.flows.conftest import CommandLine
 from tests.flows.tables import rows
+from tests.long_form import long, longer
 
-LONG_FORM = int(os.environ.get("FAULT_SEEDS", "4")) > 4
-N_MUTANTS = 3_168 if LONG_FORM else 144
-N_IN_A_WHOLE_NIGHT = 144 if LONG_FORM else 32
+N_MUTANTS = longer(144, 3_168)
+N_IN_A_WHOLE_NIGHT = 144
 DEADLINE_S = 60.0
 FOR_GOOD = {
     name
@@ -64,8 +63,8 @@ def test_the_seeds_themselves_are_sound(undamaged: list[Seed], tmp_path: Path) -
     assert all(1.4 < duration_s < 1.9 for duration_s in durations.values()), durations
 
 
-@pytest.mark.timeout(120 if not LONG_FORM else 3_600)
-@pytest.mark.parametrize("files_alone_up_to", [10_000, 10] if LONG_FORM else [10])
+@pytest.mark.timeout(longer(120, 3_600))
+@pytest.mark.parametrize("files_alone_up_to", [pytest.param(10_000, marks=long), 10])
 def test_each_damaged_file_has_one_row(undamaged: list[Seed], files_alone_up_to: int, tmp_path: Path) -> None:
     """In groups, as in runs of more than 100 files; in the long form each alone, too."""
     names = write_mutants(tmp_path / "calls", range(N_MUTANTS), undamaged)
@@ -82,6 +81,7 @@ def test_each_damaged_file_has_one_row(undamaged: list[Seed], files_alone_up_to:
     assert again.outcome.landed == 0, "what has a row is not done again"
 
 
+@long
 @pytest.mark.timeout(400)
 def test_a_whole_night_of_damaged_files(undamaged: list[Seed], prefect_url: str, samples: Path, tmp_path: Path) -> None:
     """The real flow, its model included: the harmless files among them say what they always say."""

@@ -3,7 +3,6 @@ and when there is room again the next night lands what is left, once."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,11 @@ from tests.faults.quick_night import quick_night
 from tests.faults.runs import Runs, said
 from tests.faults.small_disk import small_disk
 from tests.flows.tables import query, rows
+from tests.long_form import long, longer
 from tests.prefect_server import PrefectServer
 
 ROOM_BYTES = 64 << 20
-LONG_FORM = int(os.environ.get("FAULT_SEEDS", "4")) > 4
-SIZES_BYTES = range(4_096, 240_000, 4_096 if LONG_FORM else 12_288)
+SIZES_BYTES = range(4_096, 240_000, longer(12_288, 4_096))
 N_QUICK, FILES_PER_PART = 8, 2
 N_WHOLE = 8
 SOME = ("--pattern", "en_0*.flac")
@@ -65,6 +64,7 @@ def test_a_dest_that_fills_at_any_moment_loses_and_doubles_nothing(size_bytes: i
         assert quick_night(source, store).planned == 0
 
 
+@long
 @pytest.mark.timeout(400)
 def test_a_whole_night_on_a_dest_that_fills(
     server: PrefectServer, source: Path, texts: dict[str, str], tmp_path: Path
@@ -87,6 +87,7 @@ def test_a_whole_night_on_a_dest_that_fills(
         check_whole(dest, N_WHOLE)
 
 
+@long
 @pytest.mark.timeout(400)
 def test_a_whole_night_on_a_spool_that_fills(
     server: PrefectServer, source: Path, texts: dict[str, str], tmp_path: Path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -16,10 +15,10 @@ import pytest
 
 from tests.flows.conftest import ROOT, CommandLine
 from tests.flows.tables import query
+from tests.long_form import longer
 from tests.tasks.conftest import Endpoint, moto_endpoint  # noqa: F401
 
-LONG_FORM = int(os.environ.get("FAULT_SEEDS", "4")) > 4
-BOMB_S = 9_800.0 if LONG_FORM else 600.0
+BOMB_S = longer(600.0, 9_800.0)
 BYTES_PER_SECOND = 8 * 48_000 * 4
 """Of a decoded bomb, as floats."""
 
@@ -75,7 +74,7 @@ _SPLIT = """
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 @pytest.mark.timeout(600)
 def test_a_small_file_that_holds_gigabytes_is_never_held(tmp_path: Path) -> None:
-    """FAULT_SEEDS above 4 takes the whole 15 GB; else it is a sixteenth of that. The peak must not tell the two."""
+    """The long form takes the whole 15 GB; else it is a sixteenth of that. The peak must not tell the two."""
     write_bomb(tmp_path / "short.opus", 60.0)
     write_bomb(tmp_path / "bomb.opus", BOMB_S)
     ran = subprocess.run(

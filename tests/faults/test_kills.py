@@ -1,6 +1,7 @@
 """SIGKILL at random moments of the real flow: the flow, a GPU worker, a CPU worker, the Prefect server.
 
-FAULT_SEEDS says how many; `make faults` takes thirty. A line for each is printed (pytest -rA shows it).
+Thirty nights in the long form; every run kills the server, since tests/flows/test_workers.py kills the others. A line
+for each is printed (pytest -rA shows it).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.reader import reading
-from tests.faults.runs import N_FILES, N_PARTS, SEEDS, Runs, parts, said
+from tests.faults.runs import N_FILES, N_PARTS, Runs, parts, said
 from tests.flows.conftest import workers_below
+from tests.long_form import nights
 from tests.prefect_server import PrefectServer
 from tests.tasks.waiting import gone, until
 
@@ -23,7 +25,7 @@ VICTIMS = ("flow", "gpu", "cpu", "server")
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", nights([VICTIMS.index("server")]))
 def test_a_kill_at_a_random_moment_loses_and_doubles_nothing(
     seed: int, server: PrefectServer, source: Path, texts: dict[str, str], tmp_path: Path
 ) -> None:

@@ -6,7 +6,6 @@ The harm is done by `tests/faults/poison/sitecustomize.py`, in the workers of a 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from tasks.run_record import Failure, failures
 from tasks.storage import open_store
 from tests.flows.conftest import ROOT, CommandLine, Said
 from tests.flows.tables import rows
+from tests.long_form import nights
 
 HOOK = Path(__file__).parent / "poison"
 HARMLESS = tuple(f"ok_{number:03d}.flac" for number in range(9))
@@ -79,7 +79,7 @@ POISONS = (SPIN, EAT, CRASH, GPU_CRASH, GPU_HANG)
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("night_number", range(10 if int(os.environ.get("FAULT_SEEDS", "4")) > 4 else 1))
+@pytest.mark.parametrize("night_number", nights([0], range(10)))
 def test_a_night_of_poison_costs_the_poisonous_files_alone(poisoned: Run, night_number: int) -> None:
     """Two CPU workers and two that hold the model; the device has room for two windows, a batch has eight."""
     night = poisoned(

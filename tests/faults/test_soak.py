@@ -18,9 +18,9 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 
-from tests.faults.runs import SEEDS
 from tests.flows.conftest import CommandLine, asking, task_runs_of, workers_below
 from tests.flows.tables import query
+from tests.long_form import long
 from tests.prefect_server import PrefectServer
 
 N_FILES, FILES_PER_PART, FILES_ALONE_UP_TO = 2000, 50, 100
@@ -38,7 +38,7 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.skipif(len(SEEDS) < 30, reason="takes minutes: make faults")
+@long
 @pytest.mark.timeout(3000)
 def test_two_thousand_files_leave_memory_flat(server: PrefectServer, samples: Path, tmp_path: Path) -> None:
     source, dest = tmp_path / "calls", tmp_path / "tables"

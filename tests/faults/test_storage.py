@@ -1,7 +1,6 @@
 """The real flow over a store that misbehaves: what is left is right after one more run.
 
-FAULT_SEEDS says how many nights; four or fewer take the first two scenarios, `make faults` all of them, in turn. A line
-for each is printed (pytest -rA shows it).
+Every run takes one scenario, the long form all of them, in turn. A line for each is printed (pytest -rA shows it).
 """
 
 from __future__ import annotations
@@ -19,14 +18,13 @@ import pytest
 from tasks.backoff import ATTEMPTS
 from tasks.parts import list_parts, read_columns
 from tasks.storage import open_store
-from tests.faults.runs import SEEDS
 from tests.faults.s3_proxy import S3Proxy, running_proxy
 from tests.faults.storage_faults import NAMES, SCENARIOS, Scene
 from tests.flows.conftest import CommandLine, Said
+from tests.long_form import nights
 from tests.prefect_server import PrefectServer
 from tests.tasks.conftest import Endpoint, ceph_endpoint  # noqa: F401
 
-NIGHTS = range(2) if len(SEEDS) <= 4 else SEEDS
 RUN_OPTIONS = ("--model", "fixture", "--device", "cpu", "--cpu-workers", "1", "--files-per-part", "2", "--task-batch-s",
                "0.2", "--device-batch-windows", "2", "--retry-delay-s", "0.1", "--json")  # fmt: skip
 COLUMNS = ("source_uri", "status", "error_type", "text")
@@ -110,7 +108,7 @@ def undisturbed(ceph_endpoint: Endpoint, server: PrefectServer, samples: Path) -
     run.stop()
 
 
-@pytest.mark.parametrize("seed", NIGHTS)
+@pytest.mark.parametrize("seed", nights([1]))
 def test_after_one_more_run_every_file_has_one_row(
     seed: int, gateway: Endpoint, undisturbed: Undisturbed, server: PrefectServer, samples: Path
 ) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from tests.faults.reader import reading
-from tests.faults.runs import N_FILES, N_PARTS, SEEDS, Runs, parts, said
+from tests.faults.runs import N_FILES, N_PARTS, Runs, parts, said
 from tests.flows.tables import query
+from tests.long_form import N_NIGHTS, long
 from tests.prefect_server import PrefectServer
 from tests.tasks.waiting import until
 
@@ -29,8 +30,9 @@ def summary(process: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
+@long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("seed", [seed for seed in SEEDS if seed % 4 == 0])
+@pytest.mark.parametrize("seed", range(0, N_NIGHTS, 4))
 def test_a_nightly_and_a_backfill_at_once_share_no_file(
     seed: int, server: PrefectServer, source: Path, texts: dict[str, str], tmp_path: Path
 ) -> None:
@@ -52,8 +54,9 @@ def test_a_nightly_and_a_backfill_at_once_share_no_file(
     assert (again["landed"], again["already_done"]) == (0, N_FILES)
 
 
+@long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("seed", [seed for seed in SEEDS if seed % 4 == 0])
+@pytest.mark.parametrize("seed", range(0, N_NIGHTS, 4))
 def test_a_forced_backfill_beside_a_nightly_leaves_one_current_row_a_file(
     seed: int, server: PrefectServer, source: Path, texts: dict[str, str], tmp_path: Path
 ) -> None:

@@ -1,7 +1,4 @@
-"""The flow with its workers on a Dask cluster of separate processes that share no disk, and lose some of them.
-
-`DASK_FILES=300 pytest tests/flows/test_dask.py` is the long form.
-"""
+"""The flow with its workers on a Dask cluster of separate processes that share no disk, and lose some of them."""
 
 from __future__ import annotations
 
@@ -23,11 +20,15 @@ from tasks.runners.dask_pool import DaskCluster
 from tasks.storage import open_store
 from tests.flows.conftest import Night, advanced, logs_of
 from tests.flows.dask_machines import Machine, Machines, below, command, forwarded, machines, workers_of
+from tests.long_form import long
 from tests.s3.gateway import missing_binaries
 from tests.tasks.conftest import Endpoint, ceph_endpoint, moto_endpoint  # noqa: F401
 from tests.tasks.waiting import until
 
-N_FILES = int(os.environ.get("DASK_FILES", "48"))
+
+@pytest.fixture(params=[48, pytest.param(300, marks=long)])
+def n_files(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.fixture
-def bucket(cluster: Machines, samples: Path) -> str:
-    """With N_FILES short recordings below calls/."""
+def bucket(cluster: Machines, samples: Path, n_files: int) -> str:
+    """With n_files short recordings below calls/."""
     import boto3
 
     client = boto3.client("s3", endpoint_url=cluster.environment["AWS_ENDPOINT_URL"])
@@ -74,7 +75,7 @@ def bucket(cluster: Machines, samples: Path) -> str:
         client.put_object(Bucket="cluster", Key=f"calls/{number:03d}.flac", Body=body)
 
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(put, range(N_FILES)))
+        list(threads.map(put, range(n_files)))
     return "s3://cluster"
 
 
@@ -95,7 +96,7 @@ def done_by(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
 @pytest.mark.timeout(600)
 def test_a_worker_is_killed_one_is_cut_off_one_joins_and_every_file_lands_once(
-    night: Callable[..., Night], cluster: Machines, bucket: str, done_by: Counter[tuple[str, str]]
+    night: Callable[..., Night], cluster: Machines, bucket: str, n_files: int, done_by: Counter[tuple[str, str]]
 ) -> None:
     names = {machine.name: machine for machine in cluster.started}
     seen: list[FileFinished] = []
@@ -108,11 +109,11 @@ def test_a_worker_is_killed_one_is_cut_off_one_joins_and_every_file_lands_once(
         if not isinstance(event, FileFinished):
             return
         seen.append(event)
-        if len(seen) == N_FILES // 8:
+        if len(seen) == n_files // 8:
             os.kill(names["gpu-0"].dask_worker(), signal.SIGKILL)
-        elif len(seen) == N_FILES // 6:
+        elif len(seen) == n_files // 6:
             names["cpu-1"].cut_off()
-        elif len(seen) == N_FILES // 4:
+        elif len(seen) == n_files // 4:
             joined.append(cluster.start_worker("gpu-2", "GPU=1"))
             until(lambda: gpu_workers() == {"gpu-0", "gpu-1", "gpu-2"}, within_s=60.0)
 
@@ -123,7 +124,7 @@ def test_a_worker_is_killed_one_is_cut_off_one_joins_and_every_file_lands_once(
             advanced=advanced(spool=f"{bucket}/spool", device_batch_windows=1, task_batch_s=0.001, files_per_part=16),
         )  # fmt: skip
     assert done.state.is_completed(), done.state.message
-    assert done.summary.landed == N_FILES
+    assert done.summary.landed == n_files
 
     store = open_store(f"{bucket}/tables")
     rows = [
@@ -131,7 +132,7 @@ def test_a_worker_is_killed_one_is_cut_off_one_joins_and_every_file_lands_once(
         for table in read_columns(store, list(list_parts(store, "transcripts")), ("source_uri", "status", "text"))
         for row in table.to_pylist()
     ]
-    assert sorted(row["source_uri"] for row in rows) == [f"{bucket}/calls/{n:03d}.flac" for n in range(N_FILES)]
+    assert sorted(row["source_uri"] for row in rows) == [f"{bucket}/calls/{n:03d}.flac" for n in range(n_files)]
     assert {row["status"] for row in rows} == {"landed"}
 
     # Two at the start, one in the killed worker's place, one that joined.
@@ -143,7 +144,7 @@ def test_a_worker_is_killed_one_is_cut_off_one_joins_and_every_file_lands_once(
     (third,) = joined
     address = _address(cluster.address, third.name)
     assert done_by["gpu", address] > 0, f"the worker that joined did nothing: {done_by}"
-    assert sum(done_by.values()) >= 2 * N_FILES
+    assert sum(done_by.values()) >= 2 * n_files
     # The run's processes are gone from every machine, and so is its spool.
     there = [machine for machine in cluster.started if machine.name != "cpu-1"]
     until(lambda: not any(map(_processes_of, there)))

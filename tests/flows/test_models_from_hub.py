@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.small_hub import running_hub
+from tests.long_form import long
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO = "call-centre/toy-whisper"
@@ -51,7 +52,12 @@ def test_run_fetches_a_missing_name_itself_once(samples: Path, fixture_model: Pa
 
 
 @pytest.mark.timeout(300)
-def test_fetch_and_convert_for_a_machine_without_a_network(samples: Path, fixture_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "backends", [("faster-whisper",), pytest.param(("transformers", "openai-whisper"), marks=long)], ids=" ".join
+)
+def test_fetch_and_convert_for_a_machine_without_a_network(
+    samples: Path, fixture_model: Path, tmp_path: Path, backends: tuple[str, ...]
+) -> None:
     mine = {"NIGHTSCRIBE_CACHE_DIR": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "hub")}
     plain = tmp_path / "plain"
     plain.mkdir()
@@ -67,7 +73,7 @@ def test_fetch_and_convert_for_a_machine_without_a_network(samples: Path, fixtur
     converted = nightscribe("models", "convert", tmp_path / "carried", **mine)
     assert converted.returncode == 0, converted.stderr
     assert (tmp_path / "carried" / "ct2" / "model.bin").exists()
-    for backend in ("faster-whisper", "transformers", "openai-whisper"):
+    for backend in backends:
         said = nightscribe(
             "transcribe", samples / "en_000.flac", "--model", tmp_path / "carried", "--backend", backend, **mine
         )

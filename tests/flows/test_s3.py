@@ -15,6 +15,7 @@ from tasks.run_record import failures
 from tasks.storage import open_store
 from tasks.types import NightPlan
 from tests.flows.conftest import CommandLine, Night
+from tests.long_form import long
 from tests.tasks.conftest import Endpoint, bucket, ceph_endpoint, moto_endpoint, s3_endpoint  # noqa: F401
 
 COLUMNS = ("source_uri", "status", "error_type", "error_message", "duration_s", "text")
@@ -32,12 +33,14 @@ def landed(dest: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_a_night_over_more_than_a_page_of_keys(
+@pytest.mark.parametrize("n_others", [10, pytest.param(1_050, marks=long)], ids=["a few keys", "more than a page"])
+def test_a_night_from_a_bucket_into_it(
     night: Callable[..., Night],
     command_line: CommandLine,
     s3_endpoint: Endpoint,  # noqa: F811
     bucket: str,  # noqa: F811
     samples: Path,
+    n_others: int,
 ) -> None:
     client = s3_endpoint.client()
     source, dest = f"s3://{bucket}/calls", f"s3://{bucket}/tables"
@@ -46,7 +49,7 @@ def test_a_night_over_more_than_a_page_of_keys(
         client.put_object(Bucket=bucket, Key=f"calls/{key}", Body=content)
 
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda number: put(f"aa/{number:05d}.flac", b"x"), range(1_050)))
+        list(threads.map(lambda number: put(f"aa/{number:05d}.flac", b"x"), range(n_others)))
     speech = (samples / "en_000.flac").read_bytes()
     for key in (ODD, "zz/gone.flac", "zz/overwritten.flac", "zz/plain.flac"):
         put(key, speech)
@@ -73,7 +76,7 @@ def test_a_night_over_more_than_a_page_of_keys(
     assert (second.summary.planned, second.summary.already_done) == (1, 2)
     assert landed(dest)["zz/overwritten.flac"]["text"] != found[ODD]["text"]
 
-    # The first few of the other thousand: not audio, and no more of them than asked for.
+    # The first few of the others: not audio, and no more of them than asked for.
     third = night(source, dest, backend="fake", limit=3)
     assert (third.summary.planned, third.summary.failed_terminal) == (3, 3)
     done = command_line("run", source, dest, "--model", "fixture", "--pattern", "zz/*.flac", "--dry-run", "--json")

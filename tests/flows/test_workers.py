@@ -17,6 +17,7 @@ from tasks.storage import open_store
 from tasks.types import LandedPart
 from tests.flows.conftest import CommandLine, Night, advanced, logs_of, task_runs_of, workers_below
 from tests.flows.tables import rows
+from tests.long_form import long
 from tests.tasks.waiting import gone, until
 
 
@@ -79,7 +80,9 @@ def _uris(dest: Path) -> list[str]:
     return [row["source_uri"] for row in query("SELECT source_uri FROM {transcripts}", dest)]
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "ending", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=long), signal.SIGINT], ids=lambda s: s.name
+)
 def test_a_flow_that_is_ended_leaves_nothing_behind_and_the_next_run_goes_on(
     night: Callable[..., Night], command_line: CommandLine, source: Path, tmp_path: Path, ending: signal.Signals
 ) -> None:

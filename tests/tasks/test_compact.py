@@ -29,6 +29,7 @@ from tasks.rows import from_parquet, to_parquet
 from tasks.schema import TABLES
 from tasks.storage import Store, open_store
 from tasks.types import AudioFile
+from tests.long_form import long
 from tests.tasks.builders import NOON, OPTIONS, audio_files
 from tests.tasks.compacting import (
     Killed,
@@ -332,7 +333,7 @@ def test_compactions_at_once(store: Store) -> None:
     assert sum(summary.rows_superseded for summary in done) == 4
 
 
-@pytest.mark.parametrize("dest", ["local", "moto"], indirect=True)
+@pytest.mark.parametrize("dest", ["local", pytest.param("moto", marks=long)], indirect=True)
 def test_runs_land_and_die_while_compactions_go_on(
     dest: str, store: Store, spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:

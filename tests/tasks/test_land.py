@@ -21,6 +21,7 @@ from tasks.rows import from_parquet
 from tasks.run_record import Failure, RunRecord, failures, read_record, read_records, save_record
 from tasks.storage import Store
 from tasks.types import AudioFile, LandingBatch
+from tests.long_form import long
 from tests.tasks.builders import NOON, OPTIONS, audio_file, audio_files, failed, landed, stamp
 
 DAY = date(2026, 3, 1)
@@ -212,7 +213,7 @@ def test_failures_are_those_of_today(store: Store) -> None:
     assert all(failure.what_to_do for failure in found)
 
 
-@pytest.mark.parametrize("dest", ["local", pytest.param("ceph", marks=pytest.mark.ceph)], indirect=True)
+@pytest.mark.parametrize("dest", ["local", pytest.param("ceph", marks=[pytest.mark.ceph, long])], indirect=True)
 def test_runs_killed_at_any_step_leave_one_row_per_file(
     dest: str, store: Store, spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:
