@@ -59,6 +59,7 @@ def timed(source: str, dest: str, model: str, options: dict[str, Any]) -> dict[s
                 on_part=lambda _: parts_s.append(time.perf_counter() - began_s),
             )
             outcome = night.run()
+            loads = crew.model_loads
             night_s = time.perf_counter() - began_s
             own_cpu_s = time.process_time() - began_cpu_s
         claimed.unsettled = outcome.unsettled
@@ -67,6 +68,7 @@ def timed(source: str, dest: str, model: str, options: dict[str, Any]) -> dict[s
         "plan_s": plan_s,
         "first_s": plan_s + parts_s[0],
         "flow_cpu_s": own_cpu_s,
+        "gpu_pids": [load.pid for load in loads],
         "flow_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "landed": outcome.landed,
         "orders": night.orders,

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import HERE, family, turn
+from benchmarks.processes import HERE, family, turn
 from stt_engine import models
 from stt_engine.devices import usable_cores
 from tests.deployments.site import free_port
@@ -94,10 +94,16 @@ def night(source: Path, count: int, crew: str, api_url: str, servers: Sequence[i
         if crew == "Dask":
             place = source.as_uri()
             options |= {"task_runner": "dask", "dask_address": dask_address, "advanced": {"spool": f"file://{dest}"}}
-        command = [str(HERE / "flow_loop.py"), str(models.resolve("fixture")), dest, json.dumps(options)]
+        command = [
+            sys.executable,
+            str(HERE / "flow_loop.py"),
+            str(models.resolve("fixture")),
+            dest,
+            json.dumps(options),
+        ]
         before_s = cpu_s(servers)
         environment = {"PREFECT_API_URL": api_url, "PREFECT_LOGGING_LEVEL": "WARNING"}
-        found, _ = turn(command, place, environment)
+        found = turn(command, place, environment).found
         return Night(count, crew, found["plan_s"], found["wall_s"] - found["plan_s"], found["flow_cpu_s"],
                      found["flow_peak_bytes"], found["worker_cpu_s"], cpu_s(servers) - before_s,
                      found["landed"], found["orders"])  # fmt: skip

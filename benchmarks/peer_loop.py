@@ -86,11 +86,41 @@ def openai_whisper(model: Path, threads: int) -> Transcribe:
     return transcribe
 
 
+def whisper_cpp(model: Path, threads: int) -> Transcribe:
+    """`model` is a file of whisper.cpp's own format."""
+    from faster_whisper.audio import decode_audio
+    from pywhispercpp.model import Model
+
+    loaded = Model(str(model), n_threads=threads, print_progress=False, redirect_whispercpp_logs_to=None)
+
+    def transcribe(path: str, language: str) -> str:
+        samples = decode_audio(path)  # the binding's own reader wants WAV, or an ffmpeg binary
+        return " ".join(s.text.strip() for s in loaded.transcribe(samples, language=language, no_context=True))
+
+    return transcribe
+
+
+def whisperx(model: Path, threads: int) -> Transcribe:
+    import whisperx as package
+    from faster_whisper.audio import decode_audio
+
+    loaded = package.load_model(str(model / "ct2"), "cpu", compute_type="float32", threads=threads,
+                                asr_options={"beam_size": 1}, language="en")  # fmt: skip
+
+    def transcribe(path: str, language: str) -> str:
+        said = loaded.transcribe(decode_audio(path), language=language, batch_size=16)
+        return " ".join(segment["text"].strip() for segment in said["segments"])
+
+    return transcribe
+
+
 PEERS: Mapping[str, Callable[[Path, int], Transcribe]] = {
     "faster-whisper": faster_whisper,
     "faster-whisper-batched": faster_whisper_batched,
     "transformers": transformers,
     "openai-whisper": openai_whisper,
+    "whisper.cpp": whisper_cpp,
+    "whisperx": whisperx,
 }
 
 

@@ -1,200 +1,139 @@
 """Nightscribe beside what a user would pick instead: same files, same model, one run, taking turns.
 
-    python benchmarks/peers.py [--corpora calls,talks] [--rounds 3] [--only nightscribe,faster-whisper]
+    python -m benchmarks.peers [--model fixture] [--corpora calls,talks] [--rounds 3] [--only nightscribe,faster-whisper]
 
 Prints Markdown. Every contestant is a process of its own, started anew for every turn; its clock runs from the loaded
-model to the last text (for Nightscribe: to the last landed row). Memory is the sum of proportional set sizes of all
-processes of a contestant; the Prefect server is reported beside it.
+model to the last text (for Nightscribe: to the last landed row). "Command" is the wall of the whole process: for
+Nightscribe that of `nightscribe run`, in a turn of its own. Memory is the sum of proportional set sizes of all
+processes of a contestant, the Prefect server apart. A peer that needed more than twice the best peer's time in the
+first round has no further turns.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import os
-import platform
+import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import duckdb
-import jiwer
-
+from benchmarks.contestants import APART, FLOWS, PEERS, Place, Turn, turn_of
 from benchmarks.corpora import CORPORA, Recording, made
+from benchmarks.ggml_model import ggml_file
+from benchmarks.processes import HERE
+from benchmarks.random_models import SIZES, write_model
 from stt_engine import models
 from stt_engine.devices import usable_cores
 from tests.prefect_server import running_server
 
-HERE = Path(__file__).resolve().parent
-FLOWS: dict[str, dict[str, Any]] = {
-    "nightscribe": {},
-    "nightscribe --window fit": {"advanced": {"window": "fit"}},
-}
-PEERS = ("faster-whisper", "faster-whisper-batched", "transformers", "openai-whisper")
+PEERS_PYTHON = HERE.parent / ".venv-peers" / "bin" / "python"
+TOO_SLOW = 2.0
+SIDE_BY_SIDE = ("nightscribe", "nightscribe --window fit", *PEERS)
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    contestant: str
-    wall_s: float
-    cpu_s: float
-    first_s: float
-    peak_bytes: int
-    english_wer: float
-    korean_cer: float
-    stages_s: dict[str, float] = field(default_factory=dict)
+def rounds(
+    corpus: str, files: Sequence[Recording], names: Sequence[str], place: Place, *, count: int
+) -> Sequence[Turn]:
+    turns: list[Turn] = []
+    wanted = list(names)
+    for number in range(count):
+        for name in wanted:
+            turns.append(turn_of(name, files, place))
+            print(f"{corpus} {number}: {name} {turns[-1].wall_s:.1f} s", file=sys.stderr, flush=True)
+        peers_s = {t.contestant: t.wall_s for t in turns if t.contestant in PEERS}
+        slow = [name for name, wall_s in peers_s.items() if wall_s > TOO_SLOW * min(peers_s.values())]
+        wanted = [name for name in wanted if name not in slow]
+    return turns
 
 
-@contextmanager
-def watched(process: subprocess.Popen[str]) -> Iterator[list[int]]:
-    """The memory of a process and all its descendants, every quarter of a second; the list's maximum is the peak."""
-    sizes, over = [0], threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.25):
-            sizes.append(sum(proportional_bytes(pid) for pid in family(process.pid)))
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield sizes
-    finally:
-        over.set()
-        watcher.join()
-
-
-def family(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        others = [
-            child
-            for task in Path(f"/proc/{pid}/task").iterdir()
-            if task.name != str(pid)
-            for child in (task / "children").read_text().split()
-        ]
-    except OSError:
-        return [pid]
-    return [pid, *(member for child in [*children, *others] for member in family(int(child)))]
-
-
-def proportional_bytes(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
-
-
-def turn(command: Sequence[str], told: object, environment: dict[str, str]) -> tuple[dict[str, Any], int]:
-    process = subprocess.Popen(
-        [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=os.environ | environment | {"PYTHONPATH": str(HERE.parent)},
-    )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
-    with watched(process) as sizes:
-        process.stdin.write(json.dumps(told) + "\n")
-        process.stdin.flush()
-        while (line := process.stdout.readline()) and line.strip() != "loaded":
-            pass
-        process.stdin.write("go\n")
-        process.stdin.close()
-        lines = process.stdout.read().splitlines()
-        status = process.wait()
-    if status != 0:
-        raise SystemExit(f"{command}: exit status {status}")
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found, max(sizes)
-
-
-def peer(name: str, model: Path, files: Sequence[Recording]) -> Turn:
-    command = [str(HERE / "peer_loop.py"), name, str(model), str(usable_cores())]
-    found, peak_bytes = turn(command, [(str(file.path), file.language) for file in files], {})
-    texts = {file.path.name: text for file, text in zip(files, found["texts"], strict=True)}
-    return Turn(name, found["wall_s"], found["cpu_s"], found["first_s"], peak_bytes, *error_rates(files, texts))
-
-
-def nightscribe(name: str, model: Path, files: Sequence[Recording], api_url: str) -> Turn:
-    with tempfile.TemporaryDirectory(prefix="nightscribe-bench-") as dest:
-        command = [str(HERE / "flow_loop.py"), str(model), dest, json.dumps(FLOWS[name])]
-        environment = {"PREFECT_API_URL": api_url, "PREFECT_LOGGING_LEVEL": "WARNING"}
-        found, peak_bytes = turn(command, str(files[0].path.parent), environment)
-        assert found["landed"] == len(files), found
-        rows = duckdb.sql(
-            f"SELECT parse_filename(source_uri), text FROM '{dest}/transcripts/*/*.parquet' WHERE status = 'landed'"
-        ).fetchall()
-    cpu_s = found["flow_cpu_s"] + found["worker_cpu_s"]
-    return Turn(name, found["wall_s"], cpu_s, found["first_s"], peak_bytes, *error_rates(files, dict(rows)),
-                found["stages_s"])  # fmt: skip
-
-
-def error_rates(files: Sequence[Recording], texts: dict[str, str]) -> tuple[float, float]:
-    english = [(f.text, " ".join(texts[f.path.name].split())) for f in files if f.language == "en"]
-    korean = [(f.text.replace(" ", ""), "".join(texts[f.path.name].split())) for f in files if f.language == "ko"]
-    wer = jiwer.wer([t for t, _ in english], [s for _, s in english]) if english else 0.0
-    cer = jiwer.cer([t for t, _ in korean], [s for _, s in korean]) if korean else 0.0
-    return float(wer), float(cer)
-
-
-def table(corpus: str, files: Sequence[Recording], turns: Sequence[Turn]) -> str:
+def table(corpus: str, files: Sequence[Recording], turns: Sequence[Turn], *, texts_mean_something: bool) -> str:
     audio_s = sum(file.duration_s for file in files)
     names = list(dict.fromkeys(t.contestant for t in turns))
-    walls = {name: [t.wall_s for t in turns if t.contestant == name] for name in names}
-    rivals = [name for name in names if name in PEERS] or names
-    best = min(rivals, key=lambda name: statistics.median(walls[name]))
+    own = {name: [t for t in turns if t.contestant == name] for name in names}
+    walls = {name: [t.wall_s for t in own[name]] for name in names}
+    best = min([n for n in names if n in PEERS] or names, key=lambda name: statistics.median(walls[name]))
     lines = [
         f"### {corpus}: {len(files)} files, {audio_s / 60:.0f} min",
         "",
-        "| | wall s (range) | times best peer (range) | RTFx | CPU s | first s | peak MB | WER en | CER ko |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | turns | wall s (range) | times best peer (range) | RTFx | command s | CPU s | first s | peak MB, all "
+        "| peak MB, model's | WER en | CER ko |",
+        "|---" * 12 + "|",
     ]
     for name in names:
-        own = [t for t in turns if t.contestant == name]
-        middle = statistics.median(walls[name])
-        gains = [rival / mine for rival, mine in zip(walls[best], walls[name], strict=True)]
+        gains = [rival / mine for rival, mine in zip(walls[best], walls[name], strict=False)]
+        last = own[name][-1]
         lines.append(
-            f"| {name} | {middle:.1f} ({min(walls[name]):.1f} to {max(walls[name]):.1f})"
-            f" | {statistics.median(gains):.2f} ({min(gains):.2f} to {max(gains):.2f})"
-            f" | {audio_s / middle:.0f} | {statistics.median(t.cpu_s for t in own):.1f}"
-            f" | {statistics.median(t.first_s for t in own):.1f} | {max(t.peak_bytes for t in own) / 1e6:.0f}"
-            f" | {own[-1].english_wer:.2%} | {own[-1].korean_cer:.2%} |"
+            f"| {name} | {len(walls[name])} | {_range(walls[name], 1)} | {_range(gains, 2)}"
+            f" | {audio_s / statistics.median(walls[name]):,.0f} | {_median(own[name], lambda t: t.command_s)}"
+            f" | {_median(own[name], lambda t: t.cpu_s)} | {_median(own[name], lambda t: t.first_s)}"
+            f" | {max(t.peak_bytes for t in own[name]) / 1e6:.0f}"
+            f" | {max(t.model_peak_bytes for t in own[name]) / 1e6:.0f}"
+            + (f" | {last.english_wer:.2%} | {last.korean_cer:.2%} |" if texts_mean_something else " | – | – |")
         )
     for name in names:
-        if stages := [t.stages_s for t in turns if t.contestant == name][-1]:
+        if stages := own[name][-1].stages_s:
             spent = ", ".join(f"{stage} {wall_s:.1f}" for stage, wall_s in stages.items())
             lines.append(f"\nSeconds of {name} by stage, summed over its workers: {spent}.")
     return "\n".join(lines) + "\n"
+
+
+def _range(values: Sequence[float], digits: int) -> str:
+    middle = f"{statistics.median(values):.{digits}f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def _median(turns: Sequence[Turn], of: Callable[[Turn], float]) -> str:
+    value = statistics.median(map(of, turns))
+    return "–" if math.isnan(value) else f"{value:.1f}"
+
+
+def first_of(files: Sequence[Recording], count: int, folder: Path) -> Sequence[Recording]:
+    """The first `count` of a corpus in a folder of their own; all of them where they are."""
+    if count >= len(files):
+        return files
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [Recording(folder / f.path.name, f.language, f.text, f.duration_s) for f in files[:count]]
+    for file, copy in zip(files, found, strict=False):
+        copy.path.exists() or os.link(file.path, copy.path)
+    return found
+
+
+def the_model(name: str, below: Path) -> Path:
+    """A folder that holds the model in Hugging Face's format, and in CTranslate2's in `ct2/`."""
+    if name not in SIZES:
+        return Path(models.resolve(name))
+    folder = write_model(below / f"random-{name}", name, Path(models.resolve("fixture")))
+    if not (folder / "ct2").exists():
+        shutil.copytree(models.ct2_dir(folder), folder / "ct2")
+    return folder
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpora", default=",".join(CORPORA))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default=",".join([*FLOWS, *PEERS]))
-    parser.add_argument("--model", default="fixture")
-    parser.add_argument("--folder", default=str(Path(tempfile.gettempdir()) / "nightscribe-corpora"))
+    parser.add_argument("--only", default=",".join(SIDE_BY_SIDE), help=", ".join([*FLOWS, *PEERS]))
+    parser.add_argument("--model", default="fixture", help=f"one that Nightscribe knows, or random: {', '.join(SIZES)}")
+    parser.add_argument("--files", type=int, default=10_000, help="of each corpus, at most")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "nightscribe-corpora")
+    parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON, help=f"runs {' and '.join(APART)}")
     wish = parser.parse_args()
-    model = Path(models.resolve(wish.model))
-    packages = ("nightscribe", "faster-whisper", "ctranslate2", "transformers", "torch", "openai-whisper", "prefect")
-    print(f"{platform.processor() or platform.machine()}, {usable_cores()} cores, Python {platform.python_version()}; "
-          + ", ".join(f"{name} {version(name)}" for name in packages) + f"; model {wish.model}\n")  # fmt: skip
+    names = [name for name in wish.only.split(",") if name not in APART or wish.peers_python.exists()]
+    if left_out := set(wish.only.split(",")) - set(names):
+        print(f"Left out: {', '.join(sorted(left_out))}: {wish.peers_python} is not there.\n")
+    model = the_model(wish.model, wish.folder)
+    print(f"Model: {wish.model}; {usable_cores()} cores.\n")
     with tempfile.TemporaryDirectory(prefix="nightscribe-bench-server-") as home, running_server(Path(home)) as api_url:
+        place = Place(model, ggml_file(model), api_url, wish.peers_python)
         for corpus in wish.corpora.split(","):
-            files = made(corpus, Path(wish.folder))
-            turns = []
-            for number in range(wish.rounds):
-                for name in wish.only.split(","):
-                    done = nightscribe(name, model, files, api_url) if name in FLOWS else peer(name, model, files)
-                    print(f"{corpus} {number}: {name} {done.wall_s:.1f} s", file=sys.stderr, flush=True)
-                    turns.append(done)
-            print(table(corpus, files, turns), flush=True)
+            below = wish.folder / f"{corpus}-{wish.files}"
+            files = first_of(made(corpus, wish.folder), wish.files, below)
+            turns = rounds(corpus, files, names, place, count=wish.rounds)
+            print(table(corpus, files, turns, texts_mean_something=wish.model not in SIZES), flush=True)
 
 
 if __name__ == "__main__":

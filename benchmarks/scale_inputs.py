@@ -22,7 +22,7 @@ import numpy as np
 from prefect import flow, get_run_logger
 
 from benchmarks.growth import cpu_s
-from benchmarks.peers import family
+from benchmarks.processes import family
 from stt_engine.split import SplitOptions, split_audio
 from stt_engine.types import SAMPLE_RATE_HZ, AudioInfo, Chunk, ChunkAudio, ChunkTranscript, Segment, TranscribeOptions
 from tasks.batches import form_batches
