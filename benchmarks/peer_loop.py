@@ -108,7 +108,7 @@ def whisperx(model: Path, threads: int) -> Transcribe:
                                 asr_options={"beam_size": 1}, language="en")  # fmt: skip
 
     def transcribe(path: str, language: str) -> str:
-        said = loaded.transcribe(decode_audio(path), language=language, batch_size=16)
+        said = loaded.transcribe(decode_audio(path), language=language, task="transcribe", batch_size=16)
         return " ".join(segment["text"].strip() for segment in said["segments"])
 
     return transcribe

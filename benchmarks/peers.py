@@ -1,6 +1,6 @@
 """Nightscribe beside what a user would pick instead: same files, same model, one run, taking turns.
 
-    python -m benchmarks.peers [--model fixture] [--corpora calls,talks] [--rounds 3] [--only nightscribe,faster-whisper]
+    python -m benchmarks.peers [--model fixture] [--corpora calls,talks] [--rounds 3] [--only nightscribe,transformers]
 
 Prints Markdown. Every contestant is a process of its own, started anew for every turn; its clock runs from the loaded
 model to the last text (for Nightscribe: to the last landed row). "Command" is the wall of the whole process: for

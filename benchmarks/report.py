@@ -62,14 +62,14 @@ def sections(folder: Path) -> Mapping[str, Section]:
         ),
         "pipeline": Section(
             "The pipeline's own ceiling, and what Prefect costs",
-            "The null model computes nothing: what is left is listing, decoding, voice activity, the spool, landing and "
-            "Prefect. Targets: 1,000 times real time on talks; Prefect's share (with it, less without it) below 3 %.",
+            "The null model computes nothing: what is left is listing, decoding, voice activity, the spool, landing "
+            "and Prefect. Targets: 1,000 times real time on talks; Prefect's share (with it, less without it) < 3 %.",
             [[*peers, "--rounds", "3", "--corpora", "talks", "--only", f"nightscribe with the null model,{ours}"]],
         ),
         "feed": Section(
             "The feed: decoding, voice activity, mel",
-            "On one core, against faster-whisper's own. Targets: voice activity 4, mel 1.5, together 2.5, borders within "
-            "50 ms on 99 % of regions.",
+            "On one core, against faster-whisper's own. Targets: voice activity 4, mel 1.5, together 2.5, borders "
+            "within 50 ms on 99 % of regions.",
             [["benchmarks.feed", "--folder", str(folder)]],
         ),
         "cold": Section(
@@ -80,8 +80,8 @@ def sections(folder: Path) -> Mapping[str, Section]:
         ),
         "growth": Section(
             "How cost grows with the number of files",
-            "The fake backend, one sentence of 3 s under as many names. Targets: 3 ms of the flow's CPU and 10 KB of its "
-            "memory a file.\n\n![Cost by number of files](growth.png)",
+            "The fake backend, one sentence of 3 s under as many names. Targets: 3 ms of the flow's CPU and 10 KB of "
+            "its memory a file.\n\n![Cost by number of files](growth.png)",
             [["benchmarks.growth"]],
         ),
     }  # fmt: skip
