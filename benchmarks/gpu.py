@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import logging
 import subprocess
 import sys
@@ -131,6 +132,41 @@ def engine(folder: Path, n_windows: int) -> None:
               f"| {np.mean(seen[2:-1] or [0]):.0f} |", flush=True)  # fmt: skip
         if len(texts) != 1 or decodes != len(chunks):
             print(f"\n{len(texts)} different texts, {decodes} decodes for {len(chunks)} windows: not what was asked\n")
+
+
+def orders(folder: Path, n_windows: int) -> None:
+    """Recordings of the tests instead of noise, as a night's order has them: several chunks a file, of any length."""
+    import cProfile
+    import pstats
+    from dataclasses import replace
+
+    from stt_engine.split import SplitOptions, split_audio
+
+    recordings = sorted((HERE.parent / "tests" / "data" / "samples").glob("??_long*.flac"))
+    found = [list(split_audio(path, file_id=path.name, name=path.name, options=SplitOptions())) for path in recordings]
+    chunks: list[ChunkAudio] = []
+    for number in itertools.count():
+        if len(chunks) >= n_windows:
+            break
+        own = found[number % len(found)]
+        chunks += [replace(audio, chunk=replace(audio.chunk, file_id=f"file{number}")) for audio in own]
+    seconds = sum(len(audio.samples) for audio in chunks) / SAMPLE_RATE_HZ
+    backend = load(folder)
+    size = backend.usual_batch
+    print(f"\n{len(chunks)} chunks of recordings, {seconds / len(chunks):.1f} s each, batches of {size}\n")
+    print("| language | decodes | s | times real time | GPU busy % | seconds |\n|---|---|---|---|---|---|")
+    for language in ("ko", None, None):
+        decoder = ChunkDecoder(backend, TranscribeOptions(language=language), device_batch_windows=size)
+        with busy_share() as seen:
+            began_s = time.perf_counter()
+            transcripts = decoder.transcribe(chunks)
+            wall_s = time.perf_counter() - began_s
+        spent = ", ".join(f"{name} {used_s:.2f}" for name, used_s in decoder.times.seconds.items())
+        print(f"| {language or 'auto'} | {sum(t.decodes for t in transcripts)} | {wall_s:.2f} "
+              f"| {seconds / wall_s:,.0f} | {np.mean(seen[2:-1] or [0]):.0f} | {spent} |", flush=True)  # fmt: skip
+    watched = cProfile.Profile()
+    watched.runcall(decoder.transcribe, chunks)
+    pstats.Stats(watched).sort_stats("tottime").print_stats(30)
 
 
 def stages(folder: Path, n_windows: int) -> None:
@@ -273,8 +309,8 @@ def ctranslate2(folder: Path, n_windows: int) -> None:
 
 
 SECTIONS: Mapping[str, Callable[[Path, int], None]] = {
-    "ceilings": ceilings, "engine": engine, "stages": stages, "seed_case": seed_case, "pipeline": pipeline,
-    "memory": memory, "same_text": same_text, "ctranslate2": ctranslate2,
+    "ceilings": ceilings, "engine": engine, "orders": orders, "stages": stages, "seed_case": seed_case,
+    "pipeline": pipeline, "memory": memory, "same_text": same_text, "ctranslate2": ctranslate2,
 }  # fmt: skip
 
 

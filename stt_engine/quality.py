@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import eq
 
 from stt_engine.types import Region, Seconds, TranscribeOptions, samples_from_seconds
 
@@ -18,7 +19,10 @@ FLAGS: dict[str, str] = {
 }
 """Every flag that a segment or a chunk may carry, and what it means."""
 
-_LOOP = re.compile(r"(?P<phrase>\S(?:.{0,78}\S)?)(?:\s+(?P=phrase)){3,}", re.DOTALL)
+_TIMES_IN_A_ROW = 4
+_LONGEST_PHRASE, _SHORT_PHRASE = 80, 12
+"""Characters."""
+_LONG_LOOP_WORDS = 8
 
 
 def compression_ratio(text: str) -> float:
@@ -29,9 +33,23 @@ def compression_ratio(text: str) -> float:
 
 def is_loop(text: str) -> bool:
     """One phrase of up to 80 characters four times in a row, which short texts hide from the compression ratio."""
-    match = _LOOP.search(text)
-    # Digits read out repeat for good reason: "zero zero zero zero" is a loop of one short word only when it is long.
-    return match is not None and (len(match["phrase"]) > 12 or len(match[0].split()) >= 8)
+    words = text.split()
+    often = [count for count in Counter(words).values() if count >= _TIMES_IN_A_ROW]
+    if not often:
+        return False
+    for n_words in range(1, sum(often) // _TIMES_IN_A_ROW + 1):
+        if sum(map(eq, words, words[n_words:])) < (_TIMES_IN_A_ROW - 1) * n_words:
+            continue
+        run = 0  # of words that are the one `n_words` before them
+        for place, (before, word) in enumerate(zip(words, words[n_words:], strict=False), start=n_words):
+            run = run + 1 if word == before else 0
+            if run < (_TIMES_IN_A_ROW - 1) * n_words:
+                continue
+            length = len(" ".join(words[place - n_words + 1 : place + 1]))
+            # Digits read out repeat for good reason: a loop of one short word is one only when it is long.
+            if length <= _LONGEST_PHRASE and (length > _SHORT_PHRASE or run + n_words >= _LONG_LOOP_WORDS):
+                return True
+    return False
 
 
 def is_silence(*, no_speech_prob: float, avg_logprob: float, options: TranscribeOptions) -> bool:

@@ -10,6 +10,8 @@ import jiwer
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stt_engine.assemble import assemble
 from stt_engine.backends.base import Backend
@@ -261,3 +263,24 @@ def test_measures_of_repetition() -> None:
     assert not is_loop("zero zero zero zero")
     assert not is_loop("yes yes no no yes no")
     assert all(FLAGS.values())
+
+
+@given(
+    before=st.lists(st.sampled_from("abc"), max_size=4),
+    phrase=st.lists(st.sampled_from(["yes", "no", "여보세요", "a-longer-word"]), min_size=1, max_size=5),
+    times=st.integers(1, 9),
+    after=st.lists(st.sampled_from("abc"), max_size=4),
+)
+def test_a_loop_is_a_phrase_four_times_in_a_row(
+    before: list[str], phrase: list[str], times: int, after: list[str]
+) -> None:
+    words = [*before, *phrase * times, *after]
+    assert is_loop(" ".join(words)) == any(
+        words[start : start + 4 * n_words] == words[start : start + n_words] * 4
+        and (
+            len(" ".join(words[start : start + n_words])) > 12
+            or words[start : start + 8] == (words[start : start + n_words] * 8)[:8]
+        )
+        for n_words in range(1, len(words) // 4 + 1)
+        for start in range(len(words) - 4 * n_words + 1)
+    )
