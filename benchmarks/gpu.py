@@ -27,7 +27,16 @@ import numpy as np
 from benchmarks.random_models import write_model
 from stt_engine.decoding import ChunkDecoder
 from stt_engine.models import resolve
-from stt_engine.types import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, Chunk, ChunkAudio, Region, TranscribeOptions
+from stt_engine.types import (
+    SAMPLE_RATE_HZ,
+    WINDOW_S,
+    WINDOW_SAMPLES,
+    Chunk,
+    ChunkAudio,
+    Region,
+    Timestamps,
+    TranscribeOptions,
+)
 
 HERE = Path(__file__).resolve().parent
 ENCODER_FLOP = 2.3e12
@@ -154,15 +163,19 @@ def orders(folder: Path, n_windows: int) -> None:
     backend = load(folder)
     size = backend.usual_batch
     print(f"\n{len(chunks)} chunks of recordings, {seconds / len(chunks):.1f} s each, batches of {size}\n")
-    print("| language | decodes | s | times real time | GPU busy % | seconds |\n|---|---|---|---|---|---|")
-    for language in ("ko", None, None):
-        decoder = ChunkDecoder(backend, TranscribeOptions(language=language), device_batch_windows=size)
+    print("| language | stamps | decodes | s | times real time | GPU busy % | seconds |\n" + "|---" * 7 + "|")
+    decoder = ChunkDecoder(backend, TranscribeOptions(language="ko"), device_batch_windows=size)
+    decoder.transcribe(chunks[:size])
+    cases: list[tuple[str | None, Timestamps]] = [("ko", "segment"), (None, "segment"), (None, "word")]
+    for language, stamps in cases:
+        options = TranscribeOptions(language=language, timestamps=stamps)
+        decoder = ChunkDecoder(backend, options, device_batch_windows=size)
         with busy_share() as seen:
             began_s = time.perf_counter()
             transcripts = decoder.transcribe(chunks)
             wall_s = time.perf_counter() - began_s
         spent = ", ".join(f"{name} {used_s:.2f}" for name, used_s in decoder.times.seconds.items())
-        print(f"| {language or 'auto'} | {sum(t.decodes for t in transcripts)} | {wall_s:.2f} "
+        print(f"| {language or 'auto'} | {stamps} | {sum(t.decodes for t in transcripts)} | {wall_s:.2f} "
               f"| {seconds / wall_s:,.0f} | {np.mean(seen[2:-1] or [0]):.0f} | {spent} |", flush=True)  # fmt: skip
     watched = cProfile.Profile()
     watched.runcall(decoder.transcribe, chunks)
