@@ -16,6 +16,7 @@ from botocore.config import Config
 
 from tasks.storage import Store, open_store
 from tests.s3.gateway import running_gateway
+from tests.tasks.played_night import spool  # noqa: F401
 from tests.tasks.prefect_fixtures import prefect_server  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
