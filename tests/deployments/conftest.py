@@ -47,7 +47,7 @@ def alerts() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, inbox: Path, alerts: tuple[str, list[str]]) -> Iterator[Site]:
-    """A server with everything deployed, and no worker yet: on PostgreSQL where it is, since SQLite may lose an event."""
+    """A server with everything deployed and no worker: on PostgreSQL where it is, since SQLite may lose an event."""
     folder = tmp_path_factory.mktemp("site")
     settings = {
         "NIGHTSCRIBE_SOURCE": str(inbox),

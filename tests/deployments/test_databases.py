@@ -26,7 +26,9 @@ def no_postgres() -> Iterator[None]:
     [pytest.param(running_postgres, False, marks=[pytest.mark.postgres, long]), (no_postgres, True)],
     ids=["postgresql", "sqlite"],
 )
-def test_a_night(tmp_path: Path, inbox: Path, database: Callable[[], AbstractContextManager[str | None]], keeps_sqlite: bool) -> None:
+def test_a_night(
+    tmp_path: Path, inbox: Path, database: Callable[[], AbstractContextManager[str | None]], keeps_sqlite: bool
+) -> None:
     settings = {
         "NIGHTSCRIBE_SOURCE": str(inbox),
         "NIGHTSCRIBE_DEST": str(tmp_path / "tables"),

@@ -100,9 +100,7 @@ def test_deploying_again_changes_nothing(site: Site) -> None:
 
 
 @pytest.mark.postgres
-def test_a_night_that_is_missing_raises_an_alert(
-    site: Site, alerts: tuple[str, list[str]], tmp_path: Path
-) -> None:
+def test_a_night_that_is_missing_raises_an_alert(site: Site, alerts: tuple[str, list[str]], tmp_path: Path) -> None:
     """As it is shipped, with 10 s instead of 26 hours."""
     shipped = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
     (missing,) = (automation for automation in shipped if automation["name"] == "nightscribe alert of a missing night")

@@ -72,6 +72,14 @@ def expanded(words: list[str], values: dict[str, str]) -> list[str]:
     return [re.sub(r"\$\((\w+)\)", lambda match: values.get(match[1], match[0]), word) for word in words]
 
 
+def kubectl_of_today() -> bool:
+    """Not Debian's own of 1.20: its kustomize takes no folder among the resources, and it names no version of that."""
+    if shutil.which("kubectl") is None:
+        return False
+    done = subprocess.run(["kubectl", "version", "--client", "-o", "json"], capture_output=True, text=True)
+    return "kustomizeVersion" in done.stdout
+
+
 def test_every_manifest_is_named_by_a_kustomization() -> None:
     named = {
         (path.parent / name).resolve()
@@ -82,7 +90,7 @@ def test_every_manifest_is_named_by_a_kustomization() -> None:
     assert all(path.exists() for path in named)
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
+@pytest.mark.skipif(not kubectl_of_today(), reason="no kubectl of 1.24 or later here")
 @pytest.mark.parametrize("way", WAYS)
 def test_kubectl_renders_what_this_test_reads(way: str) -> None:
     done = subprocess.run(["kubectl", "kustomize", FILES / way], capture_output=True, text=True, check=True)
