@@ -160,7 +160,7 @@ def main() -> None:
             for crew in wish.crews.split(","):
                 with dask_machines(Path(home)) if crew == "Dask" else nullcontext() as address:
                     nights.append(night(source, count, crew, api_url, servers, address))
-                print(nights[-1], flush=True)
+                print(nights[-1], file=sys.stderr, flush=True)
                 assert nights[-1].landed == count
     print(f"\n{usable_cores()} cores, fake backend\n\n{table(nights)}")
     draw(nights, wish.out)

@@ -73,7 +73,7 @@ class Model:
     )
     discard_file_s: float = field(
         default=0.0001,
-        metadata={"help": "deleting a file's spool, dispatcher waiting (assumed; S3: assume 0.06)"},
+        metadata={"help": "a file's spool freed, the dispatcher's part of it (assumed; a store's requests are not)"},
     )
 
     @property

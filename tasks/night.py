@@ -24,7 +24,7 @@ from tasks.night_terms import Crew, CrewSize, FileFinished, NightOptions, NightO
 from tasks.orders import LandOrder, SplitOrder, SplitOutcome, TranscribedChunks, TranscribeOrder
 from tasks.second_tries import SecondTries, Try, blame, blame_splitting
 from tasks.split_groups import split_groups
-from tasks.spool import discard
+from tasks.spool_discards import SpoolDiscards
 from tasks.tally import Tally
 from tasks.task_batches import TaskBatcher
 from tasks.types import AudioFile, FileFailure, FileResult, LandedPart, NightPlan, SpooledChunk
@@ -67,7 +67,8 @@ class Night:
         )
         self._batcher = TaskBatcher(options.batches, vote=options.transcribe.language is None)
         self._second_tries = SecondTries()
-        self._files = FilesInHand(lambda chunks: discard(options.spool_uri, chunks))
+        self._discards = SpoolDiscards(options.spool_uri)
+        self._files = FilesInHand(self._discards)
         self._landings = Landings(plan)
         self._tally = Tally()
         self._loaded = (options.backend, "auto")
@@ -80,11 +81,14 @@ class Night:
         says what is true for every file, e.g. that no backend can load the model.
         """
         try:
-            self._work()
-        except (UsageError, BackendUnavailable, NoBackendLoaded):
+            try:
+                self._work()
+            except (UsageError, BackendUnavailable, NoBackendLoaded):
+                self._land_what_is_left()
+                raise
             self._land_what_is_left()
-            raise
-        self._land_what_is_left()
+        finally:
+            self._discards.close()
         return self._outcome()
 
     def cut_short(self) -> NightOutcome:

@@ -188,19 +188,3 @@ def _read_chunk(spooled: SpooledChunk) -> ChunkAudio:
         found = f"{len(pcm)} of {size} bytes at {start}"
         raise StorageUnavailable(f"spool {spooled.spool_uri}: {found}; is the disk full?")
     return ChunkAudio(spooled.chunk, from_pcm16(pcm))
-
-
-def discard(spool_uri: str, chunks: Sequence[SpooledChunk]) -> None:
-    """Free a finished file's samples. What cannot be freed now goes with the spool."""
-    if not chunks:
-        return
-    target = chunks[0].spool_uri
-    try:
-        if "://" in spool_uri:
-            filesystem, path = fsspec.core.url_to_fs(target)
-            if filesystem.exists(path):
-                filesystem.rm_file(path)
-        else:
-            Path(target).unlink(missing_ok=True)
-    except Exception as error:  # noqa: BLE001 - every file system raises its own kind, and no file fails by this
-        log.warning("%s is left behind for now: %s", target, error)

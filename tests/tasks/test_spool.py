@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from stt_engine.errors import StorageUnavailable, UsageError
 from stt_engine.types import Chunk, ChunkAudio
-from tasks.spool import check_spool, discard, fetch_folder, new_spool, read_chunks, spool_for, write_chunks
+from tasks.spool import check_spool, fetch_folder, new_spool, read_chunks, spool_for, write_chunks
+from tasks.spool_discards import SpoolDiscards
 
 FILE_ID = "0f" * 16
 
@@ -50,15 +54,44 @@ def test_chunks_come_back_sample_by_sample_in_any_order(base: str) -> None:
             (found,) = read_chunks([spooled[number]])
             assert found.chunk == given[number].chunk
             np.testing.assert_array_equal(found.samples, given[number].samples)
-        discard(spool, spooled)
+        discards = SpoolDiscards(spool)
+        discards(spooled)
+        discards(spooled)
+        discards(())
+        discards.close()
         assert files_in(spool) == []
-        discard(spool, spooled)
         with pytest.raises(StorageUnavailable):
             list(read_chunks(spooled))
         assert write_chunks(spool, FILE_ID, []) == ()
         assert files_in(spool) == [], "a silent file left an empty object"
         write_chunks(spool, FILE_ID, given)
     assert files_in(base) == []
+
+
+class SlowStore(MemoryFileSystem):
+    """Deletes nothing before it is let to."""
+
+    protocol = "slow"
+    store: ClassVar[dict[str, Any]] = {}
+    may_delete = threading.Event()
+
+    def rm_file(self, path: str) -> None:
+        assert self.may_delete.wait(60)
+        super().rm_file(path)
+
+
+def test_nobody_waits_for_a_store_to_delete() -> None:
+    # The dispatcher did, two requests a file: a spool on S3 fed two GPUs and no more.
+    fsspec.register_implementation("slow", SlowStore, clobber=True)
+    with spool_for("run", f"slow://{uuid.uuid4().hex}") as spool:
+        discards = SpoolDiscards(spool)
+        discards(write_chunks(spool, FILE_ID, audio(1)))  # or it would hang here
+        assert len(files_in(spool)) == 1
+        SlowStore.may_delete.set()
+        discards.close()
+        assert files_in(spool) == []
+        discards(write_chunks(spool, FILE_ID, audio(1)))  # an answer that came after the end
+    assert files_in(spool) == []
 
 
 def test_what_a_killed_process_left_is_swept_and_nobody_elses(tmp_path: Path) -> None:
