@@ -27,7 +27,7 @@ from tasks.night import Night
 from tasks.night_options import WINDOWS_FOR_A_GPU
 from tasks.night_terms import NightOptions
 from tasks.settings import AdvancedSettings
-from tasks.split_groups import LARGEST_GROUP
+from tasks.split_groups import LARGEST_GROUP, SMALL_GROUP_BYTES, group_sizes
 from tasks.task_batches import BatchBounds
 from tasks.types import AudioFile, NightPlan
 
@@ -68,10 +68,9 @@ class Site:
         least = self.device_batch_windows or WINDOWS_FOR_A_GPU
         return BatchBounds(self.task_batch_s, least, self.most_windows or max(256, least))
 
-    def group_size(self, files: int) -> int:
-        if files <= self.files_alone_up_to:
-            return 1
-        return min(self.largest_group, LARGEST_GROUP, -(-files // self.files_alone_up_to))
+    def group_size(self, files: int, file_bytes: float) -> int:
+        least, most = group_sizes(files, alone_up_to=self.files_alone_up_to)
+        return min(self.largest_group, max(least, min(most, int(SMALL_GROUP_BYTES // max(file_bytes, 1)))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class Found:
 def simulate(model: Model, site: Site, *, files: int, sample: int) -> Found:
     """One of `site.flows` equal runs, over `files` of all; what is returned is of all together."""
     own_files, gpus = files // site.flows, max(1, site.gpus // site.flows)
-    group = site.group_size(own_files)
+    group = site.group_size(own_files, model.file_bytes)
     taken = min(own_files, sample)
     crew, outcome_landed = _night(model, site, gpus, group, taken)
     assert outcome_landed == taken, f"{outcome_landed} of {taken} files landed"

@@ -152,7 +152,7 @@ class Night:
         if ready >= self._batcher.batch_windows:
             return True
         nothing_coming = not self._in_flight["split"] and not (self._to_split and self._has_room())
-        enough = nothing_coming or ready >= self._options.batches.least_windows
+        enough = nothing_coming or ready >= self._batcher.worth_sending
         return enough and self._in_flight["transcribe"] < workers
 
     def _look_at_the_clock(self) -> None:

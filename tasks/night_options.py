@@ -12,10 +12,14 @@ from tasks.task_batches import BatchBounds
 WINDOWS_FOR_A_GPU = 64
 """The least that a transcribe task brings to a GPU; what its memory holds is known in its worker alone."""
 
+PATIENT_WINDOWS = 64
+"""On a CPU: two cores of a small model, each with a full device batch (`FasterWhisperBackend.usual_batch`)."""
+
 
 def night_options(run: PreparedRun, *, spool_uri: str, now: datetime) -> NightOptions:
     settings, advanced = run.settings, run.settings.advanced
-    device_batch = advanced.device_batch_windows or (USUAL_BATCH if run.devices == ("cpu",) else WINDOWS_FOR_A_GPU)
+    on_cpu = run.devices == ("cpu",)
+    device_batch = advanced.device_batch_windows or (USUAL_BATCH if on_cpu else WINDOWS_FOR_A_GPU)
     return NightOptions(
         split=run.split,
         transcribe=run.transcribe,
@@ -28,6 +32,7 @@ def night_options(run: PreparedRun, *, spool_uri: str, now: datetime) -> NightOp
             target_s=advanced.task_batch_s,
             least_windows=device_batch,
             most_windows=max(256, device_batch),
+            patient_windows=PATIENT_WINDOWS if on_cpu and not advanced.device_batch_windows else 0,
         ),
         split_deadline_s=advanced.split_deadline_s,
         transcribe_deadline_s=advanced.transcribe_deadline_s,

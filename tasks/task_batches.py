@@ -20,6 +20,9 @@ class BatchBounds:
     target_s: Seconds = 6.0
     least_windows: int = 16
     most_windows: int = 256
+    patient_windows: int = 0
+    """Where the model shares its cores with splitting: what a batch waits for, if that is worth no more than
+    `target_s`. Meanwhile the cores split; a device of its own would idle."""
 
 
 @dataclass(slots=True)
@@ -54,6 +57,11 @@ class TaskBatcher:
             return self.bounds.least_windows
         wanted = int(self.bounds.target_s / max(self._window_s, 1e-6))
         return max(self.bounds.least_windows, min(self.bounds.most_windows, wanted))
+
+    @property
+    def worth_sending(self) -> int:
+        """How many windows go to a worker that has nothing to do while files are still being split."""
+        return max(self.bounds.least_windows, min(self.bounds.patient_windows, self.batch_windows))
 
     def measured(self, windows: int, wall_s: Seconds) -> None:
         """Learn from a finished batch; the mean moves by a third, so that one odd batch does not swing it."""

@@ -17,7 +17,6 @@ _CUDA_DEVICE = re.compile(r"cuda(?::(\d+))?")
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
     "RAYON_NUM_THREADS",
 )
@@ -47,6 +46,9 @@ def worker_environment(
     environment["CUDA_VISIBLE_DEVICES"] = _visible_device(device, inherited.get("CUDA_VISIBLE_DEVICES"))
     for variable in _THREAD_VARIABLES:
         environment[variable] = str(threads)
+    # Spectrograms are numpy's only products: small, and a thread for each window. OpenBLAS would spread each over all
+    # cores, whose threads then spin while the encoder wants them: a third more time for a window of a small model.
+    environment["OPENBLAS_NUM_THREADS"] = "1"
     # Workers are processes already; the tokenizers library warns and slows down when it forks threads below them.
     environment["TOKENIZERS_PARALLELISM"] = "false"
     # glibc gives every thread an arena of its own, and each keeps what its largest batch took.

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.scale_sim import FILES_ALONE_UP_TO, Found, Site, main, simulate
 from benchmarks.simulated_crew import Model
 from tasks.night_terms import NightOptions
-from tasks.split_groups import LARGEST_GROUP
+from tasks.split_groups import LARGEST_GROUP, SMALL_GROUP_BYTES
 
 MODEL = Model()
 FILES = 100_000
@@ -71,8 +71,9 @@ def test_what_is_a_constant_of_the_code_is_taken_from_there() -> None:
         options["group_bytes"].default,
     )
     assert usual.largest_group == LARGEST_GROUP
-    assert usual.group_size(FILES_ALONE_UP_TO) == 1
-    assert usual.group_size(FILES_ALONE_UP_TO + 1) == 2
+    assert usual.group_size(FILES_ALONE_UP_TO, MODEL.file_bytes) == 1
+    assert usual.group_size(FILES_ALONE_UP_TO + 1, SMALL_GROUP_BYTES) == 2
+    assert usual.group_size(10**6, MODEL.file_bytes) == LARGEST_GROUP
 
 
 def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def test_two_thousand_files_leave_memory_flat(server: PrefectServer, samples: Pa
     by_step = Counter(run.name.split()[0] for run in runs)
     print(f"task runs {dict(by_step)}")
     assert {run.state.type.value for run in runs} == {"COMPLETED"}
-    assert by_step["split"] == FILES_ALONE_UP_TO
+    assert by_step["split"] < FILES_ALONE_UP_TO
     assert by_step["land"] == N_FILES // FILES_PER_PART
     for kind, ratio in growth.items():
         assert ratio < MOST_GROWTH, f"{kind} grew {ratio:.3f} times"

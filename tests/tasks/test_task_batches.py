@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stt_engine.language import VOTE_WINDOWS
 from stt_engine.types import Chunk
 from tasks.files_in_hand import file_ids
-from tasks.split_groups import LARGEST_GROUP, split_groups
+from tasks.split_groups import FEWEST_GROUPS, LARGEST_GROUP, split_groups
 from tasks.task_batches import BatchBounds, TaskBatcher
 from tasks.types import AudioFile, SpooledChunk
 from tests.tasks.builders import NOON
@@ -115,3 +115,5 @@ def test_split_groups(sizes: list[int], alone_up_to: int, most_bytes: int) -> No
     assert all(len(group) == 1 or sum(file.size_bytes for file in group) <= most_bytes for group in groups)
     if files and most_bytes >= sum(sizes) and len(files) <= LARGEST_GROUP * alone_up_to:
         assert len(groups) <= alone_up_to or len(files) <= alone_up_to
+    if len(files) > max(alone_up_to, FEWEST_GROUPS) and most_bytes >= sum(sizes):  # small files: as few as that
+        assert len(groups) <= max(FEWEST_GROUPS, len(files) // LARGEST_GROUP + 1)
