@@ -100,6 +100,19 @@ def test_a_batch_grows_to_what_the_device_does_in_its_time() -> None:
     assert batcher.batch_windows == 256
 
 
+def test_a_batch_on_shared_cores_waits_for_as_much_as_is_worth_its_time() -> None:
+    bounds = BatchBounds(target_s=6.0, least_windows=16, most_windows=256, patient_windows=64)
+    batcher = TaskBatcher(bounds, vote=False)
+    assert batcher.worth_sending == 16, "the first goes soon: nothing is measured yet"
+    batcher.measured(16, 0.64)
+    assert batcher.worth_sending == 64
+    batcher.measured(64, 64 * 20.0)
+    assert batcher.worth_sending == 16, "of a large model, 16 windows are minutes"
+    batcher = TaskBatcher(BatchBounds(least_windows=64), vote=False)
+    batcher.measured(64, 0.5)
+    assert batcher.worth_sending == 64, "a device of its own waits for no more than it needs"
+
+
 @given(
     sizes=st.lists(st.integers(0, 1000), max_size=400),
     alone_up_to=st.integers(1, 50),
