@@ -2,7 +2,7 @@
 
     python -m benchmarks.report [--only feed,growth] [--folder /tmp/nightscribe-corpora]
 
-Some two hours on two cores. RESULTS.md is written anew after every section, and keeps what it held of those that were
+Some two hours on two cores. RESULTS.md is written anew after every table, and keeps what it held of those that were
 not asked for; each says when it was measured.
 """
 
@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -39,11 +39,15 @@ def sections(folder: Path) -> Mapping[str, Section]:
     peers = ("benchmarks.peers", "--folder", str(folder))
     ours = "nightscribe,nightscribe without Prefect"
     fastest = "nightscribe,faster-whisper,faster-whisper-batched"
+    fit = f"nightscribe --window fit,{fastest}"
     return {
         "fixture": Section(
             "The bundled model beside every peer",
             "Targets: exact windows 1.5 on calls, 1.6 on talks and archive; `--window fit` 5 on calls.",
-            [[*peers, "--rounds", "3"]],
+            [[*peers, "--rounds", "3", "--corpora", "calls"],
+             [*peers, "--rounds", "2", "--corpora", "talks"],
+             [*peers, "--rounds", "2", "--corpora", "archive", "--only", f"{fit},whisper.cpp"],
+             [*peers, "--rounds", "2", "--corpora", "formats"]],
         ),
         "base": Section(
             "A model of the size of base",
@@ -87,14 +91,16 @@ def sections(folder: Path) -> Mapping[str, Section]:
     }  # fmt: skip
 
 
-def measured(section: Section) -> str:
+def measured(section: Section) -> Iterator[str]:
+    """The section, longer by a table each time."""
     outputs = []
     for command in section.commands:
+        print(" ".join(command), file=sys.stderr, flush=True)
         done = subprocess.run([sys.executable, "-m", *command], cwd=HERE.parent, stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}")
         outputs.append(done.stdout.strip())
-    return "\n\n".join([section.about, f"Measured on {date.today()}.", *outputs])
+        yield "\n\n".join([section.about, f"Measured on {date.today()}.", *outputs])
 
 
 def kept(path: Path) -> dict[str, str]:
@@ -132,7 +138,8 @@ def main() -> None:
     titles = [section.title for section in known.values()]
     for name in wanted:
         print(f"bench: {name}", file=sys.stderr, flush=True)
-        RESULTS.write_text(page(titles, kept(RESULTS) | {known[name].title: measured(known[name])}))
+        for found in measured(known[name]):
+            RESULTS.write_text(page(titles, kept(RESULTS) | {known[name].title: found}))
 
 
 if __name__ == "__main__":
