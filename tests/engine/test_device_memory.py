@@ -61,6 +61,7 @@ def shrink(backend: Any, *, most_windows: int) -> list[int]:
 
     if backend.name == "faster-whisper":
         whisper = backend._whisper
+        backend.device = "cuda:0"  # whose batches are encoded whole; a CPU takes a window at a time
 
         class SmallDevice:
             def encode(self, features: Any) -> Any:

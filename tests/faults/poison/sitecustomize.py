@@ -100,6 +100,7 @@ def poison_model() -> None:
 
     def with_little_memory(backend: Any, whisper: Any, **options: Any) -> None:
         create(backend, SmallDevice(whisper, int(os.environ.get("POISON_WINDOWS", "1000"))), **options)
+        backend.device = "cuda:0"  # whose batches are encoded whole; a CPU takes a window at a time
 
     gpu_work.transcribe_order = poisoned_order
     FasterWhisperBackend.encode = poisoned_encode  # type: ignore[method-assign]
