@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 from stt_engine.errors import DestinationRefused
-from tasks.ledger import file_key
 from tasks.plan_log import PlanLog
+from tasks.row_keys import file_key
 from tasks.storage import NotStored, Store
 
 INSTEAD = "[forgotten]"

@@ -6,23 +6,14 @@ here as they did before.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from dataclasses import dataclass, field
-from functools import partial
 
 from tasks.live_parts import LiveParts, with_live_parts
-from tasks.parts import may_hold, read_columns
+from tasks.row_keys import RowKeys, digests, file_key, row_keys, uri_key
 from tasks.storage import Store
 from tasks.types import AudioFile
-
-_COLUMNS = ("source_uri", "source_version", "options_hash")
-
-
-def file_key(file_uri: str, version: str) -> bytes:
-    """16 bytes for a file and its version: `AudioFile.file_id` in half the memory."""
-    return hashlib.sha256(f"{file_uri}\0{version}".encode()).digest()[:16]
 
 
 @dataclass(slots=True)
@@ -42,14 +33,11 @@ class Ledger:
 
     def generation(self, file: AudioFile) -> int:
         """Rows that this uri has under these options, in any version: what a forced redo must be named apart from."""
-        return self._generations[_uri_key(file.uri)]
+        return self._generations[uri_key(file.uri)]
 
-    def add_all(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Of each row its uri and version."""
-        files, generations = self._files, self._generations
-        for uri, version in rows:
-            files.add(file_key(uri, version))
-            generations[_uri_key(uri)] += 1
+    def add(self, rows: RowKeys) -> None:
+        self._files.update(digests(rows.files))
+        self._generations.update(digests(rows.uris))
 
 
 def read_ledger(store: Store, options_hash: str) -> Ledger:
@@ -60,16 +48,8 @@ def read_ledger(store: Store, options_hash: str) -> Ledger:
 
     def read(live: LiveParts) -> Ledger:
         ledger = Ledger(options_hash, live.landed_batches)
-        parts = [*live.transcripts, *live.superseded]
-        wanted = partial(may_hold, column="options_hash", value=options_hash)
-        for table in read_columns(store, parts, _COLUMNS, wanted=wanted):
-            columns = (table[name].to_pylist() for name in _COLUMNS)
-            rows = zip(*columns, strict=True)
-            ledger.add_all((uri, version) for uri, version, row_options in rows if row_options == options_hash)
+        for rows in row_keys(store, [*live.transcripts, *live.superseded], options_hash):
+            ledger.add(rows)
         return ledger
 
     return with_live_parts(store, read)
-
-
-def _uri_key(uri: str) -> bytes:
-    return hashlib.sha256(uri.encode()).digest()[:16]

@@ -164,12 +164,12 @@ def _read(
     # Opened once, since that is half of the work on a small part: it looks at the footer now, at the columns when read.
     part = pq.ParquetFile(pa.BufferReader(pa.py_buffer(sparse)), page_checksum_verification=True)
     refuse_newer_part(store.uri_of(stored.path), part.metadata.metadata)
-    _check_types(part.schema_arrow, columns)
     if not wanted(part.metadata):
         return None
     for start, stop in _column_ranges(part.metadata, columns):
         _fill(store, stored, sparse, start, min(stop, have_from))
     table = part.read(columns=list(columns), use_threads=False)
+    _check_types(table.schema, columns)
     for name in _ALWAYS_THERE.intersection(columns):
         if table[name].null_count:
             raise ValueError(f"rows without {name}")
