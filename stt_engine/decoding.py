@@ -1,8 +1,9 @@
 """Chunks of many files in, chunk transcripts out: device batches, and the doubts that decode a window again.
 
-    encode ─ vote on the language ─ hear (`hearing.py`) ─ speech left behind? ── yes: hear the rest by itself
-                                       ▲
-    window="fit": a short look first ──┘ only what it leaves in doubt
+    encode ─ vote on the language ─ hear (`hearing.py`) ─ believed? ─ yes ─ speech left behind? ── yes: hear the rest by
+                                       ▲                     │ no                                   itself
+    window="fit": a short look first ──┘ only what it        └ after all others: do its halves say the same? if not,
+                                         leaves in doubt       the other temperatures
 
 Everything here is the same for every backend. Times are relative to the CHUNK.
 """
@@ -10,29 +11,26 @@ Everything here is the same for every backend. Times are relative to the CHUNK.
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from stt_engine.backends.base import Backend
+from stt_engine.device_batches import DeviceBatches
 from stt_engine.errors import DeviceOutOfMemory, UnsupportedOption
-from stt_engine.hearing import Heard, Hearing
+from stt_engine.hearing import Heard, HeardWindow, Hearing
 from stt_engine.language import LanguageBallot, LanguageGuess, evenly_spread, vote
-from stt_engine.lookahead import Lookahead
+from stt_engine.repeats import halves, say_the_same
 from stt_engine.second_looks import MORE_TEXT, SAME_WINDOW_SHARE, Window, left_behind, sparse, window_of
 from stt_engine.stage_times import StageTimes
-from stt_engine.types import ChunkAudio, ChunkTranscript, Seconds, Segment, TranscribeOptions, seconds_from_samples
+from stt_engine.types import ChunkAudio, ChunkTranscript, Segment, TranscribeOptions, seconds_from_samples
 from stt_engine.windows import Encoded
-
-log = logging.getLogger(__name__)
 
 COVERAGE_ROUNDS = 3
 """A rest may leave a rest; Whisper's own sequential mode would seek as often as it must."""
 SHORT_LOOK_LOGPROB = -0.35
 """A short look at a window is believed less readily than a full one, whose mean log probability may be -1."""
-LONGEST_SHORT_S: Seconds = 20.0
-"""A second look at a longer window, should it be wanted, costs more than the first one saves."""
 
 
 @dataclass(slots=True)
@@ -65,10 +63,18 @@ class ChunkDecoder:
         check_options(backend, options)
         self.backend = backend
         self.options = options
-        self.device_batch_windows = device_batch_windows
         self.times = StageTimes()
         self._hearing = Hearing(backend, options, self.times)
-        self._lookahead = Lookahead(backend, self.times)
+        self._batches = DeviceBatches(backend, options, self.times, device_batch_windows)
+
+    @property
+    def device_batch_windows(self) -> int:
+        """At most so many windows at once; less than was asked for since a batch did not fit."""
+        return self._batches.most_windows
+
+    @device_batch_windows.setter
+    def device_batch_windows(self, most_windows: int) -> None:
+        self._batches.most_windows = most_windows
 
     def transcribe(
         self, chunks: Sequence[ChunkAudio], languages: Mapping[str, LanguageGuess] | None = None
@@ -97,29 +103,27 @@ class ChunkDecoder:
         others = [w for w in windows if w.chunk_number not in encoded]
         so_far = [_ChunkSoFar() for _ in chunks]
         batches: Iterable[Sequence[Window]] = itertools.chain(
-            self._device_batches(voting, encoded=True), self._device_batches(others)
+            self._batches.of(voting, ahead=False), self._batches.of(others)
         )
         if self.options.window == "fit":
             batches = self._after_a_short_look(batches, known, encoded, so_far)
         for round_number in range(COVERAGE_ROUNDS + 1):
             rests: list[Window] = []
-            for batch in batches:
-                for window, heard, segments in self._hear(batch, known, encoded):
-                    chunk = so_far[window.chunk_number]
-                    chunk.decodes += heard.decodes
-                    if not chunk.take(window, heard, segments):
-                        continue
-                    left = [] if heard.silent else left_behind(window, segments, self.options)
-                    again = [w for w in left if len(w.samples) <= SAME_WINDOW_SHARE * len(window.samples)]
-                    if len(again) < len(left) or (left and round_number == COVERAGE_ROUNDS):
-                        chunk.flags.add("uncovered_speech")
-                    rests.extend(again)
-                    if round_number == 0:
-                        rests.extend(sparse(window, segments, self.options))
+            for window, heard, segments in self._hear_all(batches, known, encoded):
+                chunk = so_far[window.chunk_number]
+                chunk.decodes += heard.decodes
+                if not chunk.take(window, heard, segments):
+                    continue
+                left = [] if heard.silent else left_behind(window, segments, self.options)
+                again = [w for w in left if len(w.samples) <= SAME_WINDOW_SHARE * len(window.samples)]
+                if len(again) < len(left) or (left and round_number == COVERAGE_ROUNDS):
+                    chunk.flags.add("uncovered_speech")
+                rests.extend(again)
+                if round_number == 0:
+                    rests.extend(sparse(window, segments, self.options))
             if not rests:
                 break
-            encoded.clear()
-            batches = self._device_batches(rests)
+            batches = self._batches.of(rests)
         return [
             ChunkTranscript(
                 chunk=audio.chunk,
@@ -143,7 +147,7 @@ class ChunkDecoder:
         doubtful: list[Window] = []
         in_full: list[Sequence[Window]] = []
         for batch in batches:
-            if not self._is_short(batch):
+            if not self._batches.is_short(batch):
                 in_full.append(batch)
                 continue
             for window, heard, segments in self._hear(batch, known, encoded, fit=True):
@@ -155,7 +159,7 @@ class ChunkDecoder:
                     doubtful.append(window)
                 else:
                     chunk.take(window, heard, segments)
-        return [*in_full, *self._device_batches(doubtful)]
+        return [*in_full, *self._batches.of(doubtful)]
 
     def detect_language(self, chunks: Sequence[ChunkAudio]) -> LanguageGuess:
         """The vote of one file's chunks, over at most `VOTE_WINDOWS` of them from all over the file."""
@@ -168,34 +172,29 @@ class ChunkDecoder:
     def _encode_all(self, windows: Sequence[Window]) -> dict[int, tuple[Encoded, int]]:
         """By chunk number: the device batch that holds the window, and its place in it."""
         places: dict[int, tuple[Encoded, int]] = {}
-        for batch in self._device_batches(windows):
-            for part, encoded in self._encode_halving(batch):
+        for batch in self._batches.of(windows, ahead=False):
+            for part, encoded in self._batches.encode_halving(batch):
                 places |= {window.chunk_number: (encoded, place) for place, window in enumerate(part)}
         return places
-
-    def _encode_halving(self, batch: Sequence[Window]) -> Iterator[tuple[Sequence[Window], Encoded]]:
-        for part in self._fitting(batch):
-            try:
-                encoded = self.times.encode(self.backend, [w.samples for w in part], fit=self._is_short(part))
-                reason = ""
-            except DeviceOutOfMemory as error:
-                encoded, reason = None, str(error)
-            # Not in the except block: the exception holds what had been put on the device by then.
-            if encoded is None:
-                self._halve(part, reason)
-                yield from self._encode_halving(part)
-            else:
-                yield part, encoded
 
     def _vote(
         self, chunks: Sequence[ChunkAudio], encoded: Mapping[int, tuple[Encoded, int]]
     ) -> dict[str, LanguageGuess]:
+        """Of each file, at most `VOTE_WINDOWS` windows from all over it."""
+        of_file: dict[str, list[int]] = {}
+        for number in sorted(encoded):
+            of_file.setdefault(chunks[number].chunk.file_id, []).append(number)
+        voters_in: dict[int, list[int]] = {}
+        for number in itertools.chain.from_iterable(map(evenly_spread, of_file.values())):
+            voters_in.setdefault(id(encoded[number][0]), []).append(number)
         ballots: dict[str, list[LanguageBallot]] = {}
-        batches = {id(batch): batch for batch, _ in encoded.values()}
-        said = {key: self._languages(batch) for key, batch in batches.items()}
-        for number, (batch, place) in encoded.items():
-            chunk = chunks[number].chunk
-            ballots.setdefault(chunk.file_id, []).append(LanguageBallot(said[id(batch)][place], chunk.speech_s))
+        for voters in voters_in.values():
+            voters.sort(key=lambda number: encoded[number][1])
+            batch, places = encoded[voters[0]][0], [encoded[number][1] for number in voters]
+            states = batch if len(places) == batch.n_windows else self.backend.select(batch, places)
+            for number, said in zip(voters, self._languages(states), strict=True):
+                chunk = chunks[number].chunk
+                ballots.setdefault(chunk.file_id, []).append(LanguageBallot(said, chunk.speech_s))
         return {file_id: vote(votes) for file_id, votes in ballots.items()}
 
     def _languages(self, states: Encoded) -> list[Mapping[str, float]]:
@@ -211,45 +210,59 @@ class ChunkDecoder:
                 known.setdefault(window.file_id, vote([LanguageBallot(said, window.duration_s)]))
         return [known[window.file_id] for window in batch]
 
-    # -- device batches ------------------------------------------------------------------------------------------
+    # -- hearing -------------------------------------------------------------------------------------------------
 
-    def _device_batches(self, windows: Sequence[Window], *, encoded: bool = False) -> Iterator[Sequence[Window]]:
-        # Windows with alike amounts of speech write alike numbers of tokens, so that none waits long for another; where
-        # the batch is cut to its longest window, alike lengths come first.
-        def size(window: Window) -> float:
-            speech_s = sum(region.duration_s for region in window.regions)
-            return window.duration_s if self.options.window == "fit" or not speech_s else speech_s
+    def _hear_all(
+        self,
+        batches: Iterable[Sequence[Window]],
+        known: dict[str, LanguageGuess],
+        encoded: dict[int, tuple[Encoded, int]],
+    ) -> Iterator[HeardWindow]:
+        """Every window of `batches` once. What is doubtful waits for the others: a device that is given the few of each
+        batch by themselves is idle but for them."""
+        doubted: list[HeardWindow] = []
+        for batch in batches:
+            for found in self._hear(batch, known, encoded):
+                if found[1].flags:
+                    doubted.append(found)
+                else:
+                    yield found
+        encoded.clear()
+        yield from self._second_opinions(doubted, known)
 
-        return self._fitting(
-            sorted(windows, key=size, reverse=True), ahead=not encoded and self.options.window == "full"
-        )
+    def _second_opinions(
+        self, doubted: Sequence[HeardWindow], known: dict[str, LanguageGuess]
+    ) -> Iterator[HeardWindow]:
+        agree = self._halves_agree(doubted, known)
+        earlier: dict[Window, Heard] = {}
+        for window, first, segments in doubted:
+            heard = replace(first, decodes=first.decodes + (window in agree))
+            if agree.get(window):
+                plain = [replace(s, flags=tuple(f for f in s.flags if f not in first.flags)) for s in segments]
+                yield window, replace(heard, flags=()), plain
+            elif len(self.options.temperatures) == 1:
+                yield window, heard, segments
+            else:
+                earlier[window] = heard
+        for batch in self._batches.of(list(earlier)):
+            yield from self._hear(batch, known, {}, earlier=earlier)
 
-    def _is_short(self, batch: Sequence[Window]) -> bool:
-        """Whether a short look at it is wanted, and would save anything."""
-        longest_s = max(window.duration_s for window in batch)
-        return self.options.window == "fit" and longest_s <= LONGEST_SHORT_S
-
-    def _fitting(self, windows: Sequence[Window], *, ahead: bool = False) -> Iterator[Sequence[Window]]:
-        """Cut as it is asked for, by the size that fits by then; `ahead`: the next one is on its way already."""
-        position = 0
-        while position < len(windows):
-            batch = windows[position : position + self.device_batch_windows]
-            position += len(batch)
-            if ahead:
-                self._lookahead.announce(batch, windows[position : position + self.device_batch_windows])
-            yield batch
-
-    def _halve(self, batch: Sequence[Window], reason: str) -> None:
-        """After a batch that did not fit: from now on, device batches hold half as many windows."""
-        self._lookahead.forget()
-        self.backend.give_back()
-        if len(batch) == 1:
-            raise DeviceOutOfMemory(
-                f"one window of {batch[0].duration_s:.0f} s does not fit into the memory of {self.backend.device}: "
-                f"choose a smaller model or compute type, or free the device. {reason}"
-            )
-        self.device_batch_windows = min(self.device_batch_windows, len(batch) // 2)
-        log.warning("%s; device batches now hold %d windows", reason, self.device_batch_windows)
+    def _halves_agree(self, doubted: Sequence[HeardWindow], known: dict[str, LanguageGuess]) -> dict[Window, bool]:
+        """Of the windows that are doubted for their repetitions alone, and can be halved, whether they are spoken."""
+        pairs = {
+            window: pair
+            for window, heard, _ in doubted
+            if heard.flags == ("repetition",) and (pair := halves(window)) is not None
+        }
+        said: dict[Window, Heard] = {}
+        for batch in self._batches.of([half for pair in pairs.values() for half in pair]):
+            said |= {half: heard for half, heard, _ in self._hear(batch, known, {})}
+        return {
+            window: not any(said[half].flags or said[half].silent for half in pairs[window])
+            and say_the_same(heard.text, [said[half].text for half in pairs[window]])
+            for window, heard, _ in doubted
+            if window in pairs
+        }
 
     def _hear(
         self,
@@ -258,28 +271,35 @@ class ChunkDecoder:
         encoded: dict[int, tuple[Encoded, int]],
         *,
         fit: bool = False,
-    ) -> list[tuple[Window, Heard, list[Segment]]]:
+        earlier: Mapping[Window, Heard] = MappingProxyType({}),
+    ) -> list[HeardWindow]:
+        """At the first temperature; at all the others what was heard `earlier`."""
         try:
-            return self._hear_at_once(batch, known, encoded, fit=fit)
+            return self._hear_at_once(batch, known, encoded, fit, earlier)
         except DeviceOutOfMemory as error:
             reason = str(error)
         # Not in the except block: the exception holds the batch that did not fit, on the device.
-        self._halve(batch, reason)
+        self._batches.halve(batch, reason)
         encoded.clear()  # what the vote has left there fills it too
-        return [heard for part in self._fitting(batch) for heard in self._hear(part, known, encoded, fit=fit)]
+        return [
+            heard
+            for part in self._batches.fitting(batch)
+            for heard in self._hear(part, known, encoded, fit=fit, earlier=earlier)
+        ]
 
     def _hear_at_once(
         self,
         batch: Sequence[Window],
         known: dict[str, LanguageGuess],
         encoded: dict[int, tuple[Encoded, int]],
-        *,
         fit: bool,
-    ) -> list[tuple[Window, Heard, list[Segment]]]:
+        earlier: Mapping[Window, Heard],
+    ) -> list[HeardWindow]:
         states = self._states(batch, encoded, fit=fit)
         languages = self._vote_alone(batch, states, known)
-        temperatures = self.options.temperatures[:1] if fit else self.options.temperatures
-        return self._hearing.hear(batch, states, languages, temperatures, self._lookahead.encode_coming)
+        temperatures = self.options.temperatures[1:] if earlier else self.options.temperatures[:1]
+        encode_coming = self._batches.lookahead.encode_coming
+        return self._hearing.hear(batch, states, languages, temperatures, encode_coming, earlier)
 
     def _states(self, batch: Sequence[Window], encoded: dict[int, tuple[Encoded, int]], *, fit: bool) -> Encoded:
         """From the vote, where it has encoded them; they are not kept there any longer."""
@@ -290,8 +310,7 @@ class ChunkDecoder:
             indices = [place for _, place in found]
             held = found[0][0]
             return held if indices == list(range(held.n_windows)) else self.backend.select(held, indices)
-        ahead = None if fit else self._lookahead.take(batch)
-        return ahead or self.times.encode(self.backend, [w.samples for w in batch], fit=fit)
+        return self._batches.encode(batch, fit=fit)
 
 
 def check_options(backend: Backend, options: TranscribeOptions) -> None:

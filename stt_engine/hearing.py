@@ -1,13 +1,13 @@
 """One device batch: its windows decoded until they are believed, their tokens made segments, their words timed.
 
-decode ─ believed? ── no: next temperature, for the doubtful windows only
-            │ yes
+decode ─ believed? ── no: next temperature of those given, for the doubtful windows only
+            │ yes, or none is left
          segments ─ time the words
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from stt_engine.backends.base import Backend
@@ -34,6 +34,10 @@ class Heard:
     decodes: int
 
 
+HeardWindow = tuple[Window, Heard, list[Segment]]
+"""A window, what it came to, and its segments in the WINDOW's time."""
+
+
 class Hearing:
     """What a backend and the options make of encoded windows."""
 
@@ -48,15 +52,18 @@ class Hearing:
         guesses: Sequence[LanguageGuess],
         temperatures: Sequence[float],
         meanwhile: Callable[[], None],
-    ) -> list[tuple[Window, Heard, list[Segment]]]:
-        """Per window, what it came to and its segments, in the WINDOW's time.
+        earlier: Mapping[Window, Heard],
+    ) -> list[HeardWindow]:
+        """Per window, what it came to.
 
         `states`: of these windows, in this order; `guesses`: the language of each; `temperatures`: tried in turn while
-        a window is not believed; `meanwhile`: called when the first tokens are written and the device is idle.
+        a window is not believed; `meanwhile`: called when the first tokens are written and the device is idle;
+        `earlier`: what was heard of them before and not believed.
         Raises DeviceOutOfMemory and DeviceFailed.
         """
         requests = [self._request(guess) for guess in guesses]
-        heard = self._decode_with_fallback(states, requests, temperatures, meanwhile)
+        tried = [[earlier[window]] if window in earlier else [] for window in batch]
+        heard = self._decode_with_fallback(states, requests, temperatures, meanwhile, tried)
         segments = [self._segments(w, h) for w, h in zip(batch, heard, strict=True)]
         if self.options.timestamps == "word":
             segments = self._with_words(states, batch, requests, heard, segments)
@@ -84,9 +91,9 @@ class Hearing:
         requests: Sequence[WindowRequest],
         temperatures: Sequence[float],
         meanwhile: Callable[[], None],
+        tried: Sequence[list[Heard]],
     ) -> list[Heard]:
         """Each window at the first temperature at which it is believed, else at the best of those tried."""
-        tried: list[list[Heard]] = [[] for _ in requests]
         open_places = list(range(len(requests)))
         for temperature in temperatures:
             everything = len(open_places) == len(requests)
@@ -108,7 +115,7 @@ class Hearing:
             open_places = doubtful
             if not open_places:
                 break
-        return [replace(_best(attempts), decodes=len(attempts)) for attempts in tried]
+        return [replace(_best(attempts), decodes=sum(a.decodes for a in attempts)) for attempts in tried]
 
     def _judge(self, output: WindowTokens, temperature: float) -> Heard:
         text = self.backend.tokens.decode([t for t in output.tokens if t < self.backend.tokens.timestamp_begin])

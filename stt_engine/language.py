@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from stt_engine.types import Seconds
 
-VOTE_WINDOWS = 16
+VOTE_WINDOWS = 8
 """Enough windows, evenly spread, to outvote a foreign greeting or a jingle; more only cost device time."""
 
 T = TypeVar("T")

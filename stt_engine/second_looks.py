@@ -53,7 +53,7 @@ def left_behind(window: Window, segments: Sequence[Segment], options: Transcribe
     if gap_s is None:
         return []
     spans = [(s.start_s, s.end_s) for s in segments]
-    return [_part_of(window, rest, (rest,)) for rest in uncovered(window.regions, spans, longer_than_s=gap_s)]
+    return [part_of(window, rest, (rest,)) for rest in uncovered(window.regions, spans, longer_than_s=gap_s)]
 
 
 def sparse(window: Window, segments: Sequence[Segment], options: TranscribeOptions) -> list[Window]:
@@ -74,7 +74,7 @@ def sparse(window: Window, segments: Sequence[Segment], options: TranscribeOptio
     usual = statistics.median(density for *_, density in measured)
     offset_s = seconds_from_samples(window.offset_samples)
     return [
-        _part_of(window, span, speech, instead_of=segment.shifted(offset_s))
+        part_of(window, span, speech, instead_of=segment.shifted(offset_s))
         for segment, span, speech, speech_s, density in measured
         if speech_s > SPARSE_SPEECH_S and density < share * usual
     ]
@@ -88,7 +88,8 @@ def window_of(number: int, audio: ChunkAudio) -> Window:
     )
 
 
-def _part_of(window: Window, span: Region, regions: Sequence[Region], *, instead_of: Segment | None = None) -> Window:
+def part_of(window: Window, span: Region, regions: Sequence[Region], *, instead_of: Segment | None = None) -> Window:
+    """A stretch of it, with a little of what lies before and after."""
     start = max(0, span.start_sample - REST_LEAD_SAMPLES)
     end = min(len(window.samples), span.end_sample + REST_LEAD_SAMPLES)
     return Window(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jiwer
@@ -22,7 +23,7 @@ from stt_engine.loading import AUTO_ORDER, load_backend
 from stt_engine.quality import FLAGS, compression_ratio, is_loop
 from stt_engine.speech_regions import VadOptions
 from stt_engine.split import SplitOptions, split_audio
-from stt_engine.types import SAMPLE_RATE_HZ, ChunkAudio, ChunkTranscript, TranscribeOptions
+from stt_engine.types import SAMPLE_RATE_HZ, ChunkAudio, ChunkTranscript, Region, TranscribeOptions
 from tests.long_form import long
 
 QUALITY = Path(__file__).parents[1] / "data" / "quality"
@@ -101,12 +102,29 @@ def test_a_loop_that_stays_is_flagged(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("backend", ONE_OF_TORCH, indirect=True)
+@pytest.mark.parametrize("temperatures", [LADDER, LADDER[:1]])
+def test_what_a_speaker_repeats_is_believed(
+    backend: Backend, samples: Path, tmp_path: Path, temperatures: tuple[float, ...]
+) -> None:
+    """A caller who says the same six times over, and whose halves say so too."""
+    path = said_again(samples / "en_012.flac", 6, tmp_path)
+    (chunk,) = heard(backend, chunks_of(path), "en", greedy(temperatures=temperatures))
+    assert chunk.decodes == 2
+    assert flags_of([chunk]) == set()
+    assert all(segment.temperature == 0 for segment in chunk.segments)
+    assert text_of([chunk]).count("package") == 6
+
+
+@pytest.mark.parametrize("backend", ONE_OF_TORCH, indirect=True)
 def test_what_repeats_itself_at_every_temperature_is_flagged_and_stays(
     backend: Backend, samples: Path, tmp_path: Path
 ) -> None:
-    """A caller who says the same six times over: no temperature can make that anything else."""
+    """The same caller where no silence is known to halve it at: no temperature can make that anything else."""
     path = said_again(samples / "en_012.flac", 6, tmp_path)
-    (chunk,) = heard(backend, chunks_of(path), "en", greedy(temperatures=LADDER))
+    (audio,) = chunks_of(path)
+    first, *_, last = audio.chunk.regions
+    unbroken = replace(audio, chunk=replace(audio.chunk, regions=(Region(first.start_sample, last.end_sample),)))
+    (chunk,) = heard(backend, [unbroken], "en", greedy(temperatures=LADDER))
     assert chunk.decodes == len(LADDER)
     assert "repetition" in chunk.flags
     assert all("repetition" in segment.flags for segment in chunk.segments)
