@@ -41,13 +41,25 @@ def sections(folder: Path) -> Mapping[str, Section]:
     fastest = "nightscribe,faster-whisper,faster-whisper-batched"
     fit = f"nightscribe --window fit,{fastest}"
     return {
-        "fixture": Section(
-            "The bundled model beside every peer",
-            "Targets: exact windows 1.5 on calls, 1.6 on talks and archive; `--window fit` 5 on calls.",
-            [[*peers, "--rounds", "3", "--corpora", "calls"],
-             [*peers, "--rounds", "2", "--corpora", "talks"],
-             [*peers, "--rounds", "2", "--corpora", "archive", "--only", f"{fit},whisper.cpp"],
-             [*peers, "--rounds", "2", "--corpora", "formats"]],
+        "calls": Section(
+            "200 calls, the bundled model, beside every peer",
+            "Targets: exact windows 1.5, `--window fit` 5.",
+            [[*peers, "--rounds", "3", "--corpora", "calls"]],
+        ),
+        "talks": Section(
+            "12 recordings of 10 minutes, the bundled model, beside every peer",
+            "Target: exact windows 1.6.",
+            [[*peers, "--rounds", "3", "--corpora", "talks"]],
+        ),
+        "archive": Section(
+            "One recording of 3 hours, the bundled model",
+            "Target: exact windows 1.6.",
+            [[*peers, "--rounds", "2", "--corpora", "archive", "--only", f"{fit},whisper.cpp"]],
+        ),
+        "formats": Section(
+            "60 files in six formats, the bundled model, beside every peer",
+            "WAV, FLAC, MP3, Vorbis, Opus, AAC; 2 to 40 s.",
+            [[*peers, "--rounds", "2", "--corpora", "formats"]],
         ),
         "base": Section(
             "A model of the size of base",
