@@ -103,4 +103,4 @@ class NightBar:
         elapsed_s = self._progress.tasks[0].elapsed or 0.0
         speed = f" · {self._audio_s / elapsed_s:.0f}x" if elapsed_s > 0 and self._audio_s else ""
         failed = f" · [red]{self._failed} failed[/red]" if self._failed else ""
-        return f"{audio_length(self._audio_s)}{speed} · {self._rows} rows{failed}"
+        return f"{audio_length(self._audio_s)}{speed} · {self._rows} {'row' if self._rows == 1 else 'rows'}{failed}"

@@ -76,7 +76,8 @@ def show_plan(run: PreparedRun, *, now: datetime, as_json: bool) -> None:
             f"{file.modified_at:%Y-%m-%d %H:%M}",
             f"{duration_s:.0f} s",
         )
-    stdout.print(table)
+    if estimated:
+        stdout.print(table)
     stderr.print(f"{plan.discovered} files found, {plan.already_done} done already, {len(estimated)} would be done")
     stderr.print(f"about {audio_length(total_s)} of audio, judged by size")
     if gpu_hours is None:
