@@ -20,11 +20,12 @@ from stt_engine.backends.base import Backend
 from stt_engine.device_batches import DeviceBatches
 from stt_engine.errors import DeviceOutOfMemory, UnsupportedOption
 from stt_engine.hearing import Heard, HeardWindow, Hearing
-from stt_engine.language import LanguageBallot, LanguageGuess, evenly_spread, vote
+from stt_engine.language import LanguageGuess, evenly_spread
 from stt_engine.repeats import halves, say_the_same
 from stt_engine.second_looks import MORE_TEXT, SAME_WINDOW_SHARE, Window, left_behind, sparse, window_of
 from stt_engine.stage_times import StageTimes
 from stt_engine.types import ChunkAudio, ChunkTranscript, Segment, TranscribeOptions, seconds_from_samples
+from stt_engine.voting import Voting
 from stt_engine.windows import Encoded
 
 COVERAGE_ROUNDS = 3
@@ -66,6 +67,7 @@ class ChunkDecoder:
         self.times = StageTimes()
         self._hearing = Hearing(backend, options, self.times)
         self._batches = DeviceBatches(backend, options, self.times, device_batch_windows)
+        self._voting = Voting(backend, self._batches, self.times)
 
     @property
     def device_batch_windows(self) -> int:
@@ -98,8 +100,8 @@ class ChunkDecoder:
         n_chunks = Counter(window.file_id for window in windows)
         # A file in one chunk votes when that is heard: no states need to be kept until everybody has voted.
         voting = [w for w in windows if w.file_id not in known and n_chunks[w.file_id] > 1]
-        encoded = self._encode_all(voting)
-        known |= self._vote(chunks, encoded)
+        encoded = self._voting.encode_all(voting)
+        known |= self._voting.of_files(chunks, encoded)
         others = [w for w in windows if w.chunk_number not in encoded]
         so_far = [_ChunkSoFar() for _ in chunks]
         batches: Iterable[Sequence[Window]] = itertools.chain(
@@ -164,51 +166,8 @@ class ChunkDecoder:
     def detect_language(self, chunks: Sequence[ChunkAudio]) -> LanguageGuess:
         """The vote of one file's chunks, over at most `VOTE_WINDOWS` of them from all over the file."""
         sample = evenly_spread(chunks)
-        encoded = self._encode_all([window_of(number, audio) for number, audio in enumerate(sample)])
-        return self._vote(sample, encoded)[sample[0].chunk.file_id]
-
-    # -- language ------------------------------------------------------------------------------------------------
-
-    def _encode_all(self, windows: Sequence[Window]) -> dict[int, tuple[Encoded, int]]:
-        """By chunk number: the device batch that holds the window, and its place in it."""
-        places: dict[int, tuple[Encoded, int]] = {}
-        for batch in self._batches.of(windows, ahead=False):
-            for part, encoded in self._batches.encode_halving(batch):
-                places |= {window.chunk_number: (encoded, place) for place, window in enumerate(part)}
-        return places
-
-    def _vote(
-        self, chunks: Sequence[ChunkAudio], encoded: Mapping[int, tuple[Encoded, int]]
-    ) -> dict[str, LanguageGuess]:
-        """Of each file, at most `VOTE_WINDOWS` windows from all over it."""
-        of_file: dict[str, list[int]] = {}
-        for number in sorted(encoded):
-            of_file.setdefault(chunks[number].chunk.file_id, []).append(number)
-        voters_in: dict[int, list[int]] = {}
-        for number in itertools.chain.from_iterable(map(evenly_spread, of_file.values())):
-            voters_in.setdefault(id(encoded[number][0]), []).append(number)
-        ballots: dict[str, list[LanguageBallot]] = {}
-        for voters in voters_in.values():
-            voters.sort(key=lambda number: encoded[number][1])
-            batch, places = encoded[voters[0]][0], [encoded[number][1] for number in voters]
-            states = batch if len(places) == batch.n_windows else self.backend.select(batch, places)
-            for number, said in zip(voters, self._languages(states), strict=True):
-                chunk = chunks[number].chunk
-                ballots.setdefault(chunk.file_id, []).append(LanguageBallot(said, chunk.speech_s))
-        return {file_id: vote(votes) for file_id, votes in ballots.items()}
-
-    def _languages(self, states: Encoded) -> list[Mapping[str, float]]:
-        with self.times.during("language"):
-            return self.backend.detect_languages(states)
-
-    def _vote_alone(
-        self, batch: Sequence[Window], states: Encoded, known: dict[str, LanguageGuess]
-    ) -> list[LanguageGuess]:
-        """The language of each window; those of which it is not known yet are the only ones of their files."""
-        if any(window.file_id not in known for window in batch):
-            for window, said in zip(batch, self._languages(states), strict=True):
-                known.setdefault(window.file_id, vote([LanguageBallot(said, window.duration_s)]))
-        return [known[window.file_id] for window in batch]
+        encoded = self._voting.encode_all([window_of(number, audio) for number, audio in enumerate(sample)])
+        return self._voting.of_files(sample, encoded)[sample[0].chunk.file_id]
 
     # -- hearing -------------------------------------------------------------------------------------------------
 
@@ -296,7 +255,7 @@ class ChunkDecoder:
         earlier: Mapping[Window, Heard],
     ) -> list[HeardWindow]:
         states = self._states(batch, encoded, fit=fit)
-        languages = self._vote_alone(batch, states, known)
+        languages = self._voting.of_windows(batch, states, known)
         temperatures = self.options.temperatures[1:] if earlier else self.options.temperatures[:1]
         encode_coming = self._batches.lookahead.encode_coming
         return self._hearing.hear(batch, states, languages, temperatures, encode_coming, earlier)
