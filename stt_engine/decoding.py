@@ -2,8 +2,8 @@
 
     encode ─ vote on the language ─ hear (`hearing.py`) ─ believed? ─ yes ─ speech left behind? ── yes: hear the rest by
                                        ▲                     │ no                                   itself
-    window="fit": a short look first ──┘ only what it        └ after all others: do its halves say the same? if not,
-                                         leaves in doubt       the other temperatures
+    window="fit": a short look first ──┘ only what it        └ after all others: in halves if it repeats itself, then
+                                         leaves in doubt       at the other temperatures
 
 Everything here is the same for every backend. Times are relative to the CHUNK.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from stt_engine.backends.base import Backend
@@ -21,7 +21,7 @@ from stt_engine.device_batches import DeviceBatches
 from stt_engine.errors import DeviceOutOfMemory, UnsupportedOption
 from stt_engine.hearing import Heard, HeardWindow, Hearing
 from stt_engine.language import LanguageGuess, evenly_spread
-from stt_engine.repeats import halves, say_the_same
+from stt_engine.repeats import halves
 from stt_engine.second_looks import MORE_TEXT, SAME_WINDOW_SHARE, Window, left_behind, sparse, window_of
 from stt_engine.stage_times import StageTimes
 from stt_engine.types import ChunkAudio, ChunkTranscript, Segment, TranscribeOptions, seconds_from_samples
@@ -111,8 +111,20 @@ class ChunkDecoder:
             batches = self._after_a_short_look(batches, known, encoded, so_far)
         for round_number in range(COVERAGE_ROUNDS + 1):
             rests: list[Window] = []
-            for window, heard, segments in self._hear_all(batches, known, encoded):
+            doubted: dict[Window, Heard] = {}
+            for window, heard, segments in itertools.chain(
+                self._hear_each(batches, known, encoded), self._hear_again(doubted, known)
+            ):
                 chunk = so_far[window.chunk_number]
+                if heard.flags and window not in doubted:
+                    cut = halves(window) if round_number == 0 and heard.flags == ("repetition",) else None
+                    if cut is not None:
+                        chunk.decodes += heard.decodes
+                        rests.extend(cut)
+                        continue
+                    if len(self.options.temperatures) > 1:
+                        doubted[window] = heard
+                        continue
                 chunk.decodes += heard.decodes
                 if not chunk.take(window, heard, segments):
                     continue
@@ -171,57 +183,21 @@ class ChunkDecoder:
 
     # -- hearing -------------------------------------------------------------------------------------------------
 
-    def _hear_all(
+    def _hear_each(
         self,
         batches: Iterable[Sequence[Window]],
         known: dict[str, LanguageGuess],
         encoded: dict[int, tuple[Encoded, int]],
     ) -> Iterator[HeardWindow]:
-        """Every window of `batches` once. What is doubtful waits for the others: a device that is given the few of each
-        batch by themselves is idle but for them."""
-        doubted: list[HeardWindow] = []
         for batch in batches:
-            for found in self._hear(batch, known, encoded):
-                if found[1].flags:
-                    doubted.append(found)
-                else:
-                    yield found
+            yield from self._hear(batch, known, encoded)
         encoded.clear()
-        yield from self._second_opinions(doubted, known)
 
-    def _second_opinions(
-        self, doubted: Sequence[HeardWindow], known: dict[str, LanguageGuess]
-    ) -> Iterator[HeardWindow]:
-        agree = self._halves_agree(doubted, known)
-        earlier: dict[Window, Heard] = {}
-        for window, first, segments in doubted:
-            heard = replace(first, decodes=first.decodes + (window in agree))
-            if agree.get(window):
-                plain = [replace(s, flags=tuple(f for f in s.flags if f not in first.flags)) for s in segments]
-                yield window, replace(heard, flags=()), plain
-            elif len(self.options.temperatures) == 1:
-                yield window, heard, segments
-            else:
-                earlier[window] = heard
-        for batch in self._batches.of(list(earlier)):
-            yield from self._hear(batch, known, {}, earlier=earlier)
-
-    def _halves_agree(self, doubted: Sequence[HeardWindow], known: dict[str, LanguageGuess]) -> dict[Window, bool]:
-        """Of the windows that are doubted for their repetitions alone, and can be halved, whether they are spoken."""
-        pairs = {
-            window: pair
-            for window, heard, _ in doubted
-            if heard.flags == ("repetition",) and (pair := halves(window)) is not None
-        }
-        said: dict[Window, Heard] = {}
-        for batch in self._batches.of([half for pair in pairs.values() for half in pair]):
-            said |= {half: heard for half, heard, _ in self._hear(batch, known, {})}
-        return {
-            window: not any(said[half].flags or said[half].silent for half in pairs[window])
-            and say_the_same(heard.text, [said[half].text for half in pairs[window]])
-            for window, heard, _ in doubted
-            if window in pairs
-        }
+    def _hear_again(self, doubted: Mapping[Window, Heard], known: dict[str, LanguageGuess]) -> Iterator[HeardWindow]:
+        """At the other temperatures, what is doubted by the time that this is asked: all of it together, since a device
+        that is given the few doubtful windows of each batch by themselves is idle but for them."""
+        for batch in self._batches.of(list(doubted)):
+            yield from self._hear(batch, known, {}, earlier=doubted)
 
     def _hear(
         self,

@@ -22,7 +22,12 @@ class BatchBounds:
     most_windows: int = 256
     patient_windows: int = 0
     """Where the model shares its cores with splitting: what a batch waits for, if that is worth no more than
-    `target_s`. Meanwhile the cores split; a device of its own would idle."""
+    `patient_s`. Meanwhile the cores split; a device of its own would idle."""
+
+    @property
+    def patient_s(self) -> Seconds:
+        """Small models write most quickly where many windows share a step."""
+        return 3 * self.target_s
 
 
 @dataclass(slots=True)
@@ -55,8 +60,10 @@ class TaskBatcher:
         """How many windows a task batch should have by what was measured so far."""
         if self._window_s is None:
             return self.bounds.least_windows
-        wanted = int(self.bounds.target_s / max(self._window_s, 1e-6))
-        return max(self.bounds.least_windows, min(self.bounds.most_windows, wanted))
+        window_s = max(self._window_s, 1e-6)
+        wanted = min(self.bounds.most_windows, int(self.bounds.target_s / window_s))
+        patient = min(self.bounds.patient_windows, int(self.bounds.patient_s / window_s))
+        return max(self.bounds.least_windows, wanted, patient)
 
     @property
     def worth_sending(self) -> int:
