@@ -49,7 +49,7 @@ def sections(folder: Path) -> Mapping[str, Section]:
         "talks": Section(
             "12 recordings of 10 minutes, the bundled model, beside every peer",
             "Target: exact windows 1.6.",
-            [[*peers, "--rounds", "3", "--corpora", "talks"]],
+            [[*peers, "--rounds", "2", "--corpora", "talks"]],
         ),
         "archive": Section(
             "One recording of 3 hours, the bundled model",
