@@ -130,7 +130,10 @@ def _ended(part: Part, reading: Future[pa.Table | None]) -> Iterator[tuple[Part,
 
 
 def may_hold(metadata: pq.FileMetaData, column: str, value: str) -> bool:
-    """False only where the statistics of every row group rule this value out. Raises KeyError without the column."""
+    """False only where the statistics of every row group rule this value out.
+
+    Raises KeyError without the column, ValueError where it does not hold text.
+    """
     if metadata.num_rows == 0:
         return False
     names = metadata.schema.names
@@ -139,7 +142,11 @@ def may_hold(metadata: pq.FileMetaData, column: str, value: str) -> bool:
     index = names.index(column)
     for group in range(metadata.num_row_groups):
         statistics = metadata.row_group(group).column(index).statistics
-        if statistics is None or not statistics.has_min_max or statistics.min <= value <= statistics.max:
+        if statistics is None or not statistics.has_min_max:
+            return True
+        if not isinstance(statistics.min, str):
+            raise ValueError(f"{column} holds no text")
+        if statistics.min <= value <= statistics.max:
             return True
     return False
 

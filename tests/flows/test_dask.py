@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +117,8 @@ def test_a_worker_is_killed_one_is_cut_off_one_joins_and_every_file_lands_once(
         elif len(seen) == n_files // 4:
             joined.append(cluster.start_worker("gpu-2", "GPU=1"))
             until(lambda: gpu_workers() == {"gpu-0", "gpu-1", "gpu-2"}, within_s=60.0)
+        elif joined and not done_by["gpu", _address(cluster.address, joined[0].name)]:
+            time.sleep(0.3)  # it has yet to load its model: the others are to leave it something
 
     with listening(meanwhile):
         done = night(
@@ -144,7 +147,7 @@ def test_a_worker_is_killed_one_is_cut_off_one_joins_and_every_file_lands_once(
     (third,) = joined
     address = _address(cluster.address, third.name)
     assert done_by["gpu", address] > 0, f"the worker that joined did nothing: {done_by}"
-    assert sum(done_by.values()) >= 2 * n_files
+    assert sum(count for (kind, _), count in done_by.items() if kind == "gpu") >= n_files, "a window is a task here"
     # The run's processes are gone from every machine, and so is its spool.
     there = [machine for machine in cluster.started if machine.name != "cpu-1"]
     until(lambda: not any(map(_processes_of, there)))
