@@ -28,7 +28,7 @@ def one_splitter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         tmp_path_factory.mktemp("poison"),
         poison=True,
         decode_processes=1,
-        decode_step_seconds=3,
+        decode_step_seconds=6,  # to eat half a gigabyte takes seconds where others want the machine too
         decode_memory_bytes=2**29,
     ) as running:
         yield running
