@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +27,11 @@ READERS = {"duckdb": DuckDB, "polars": Polars, "pandas": Pandas, "pyarrow.datase
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    leave_out = pytest.fail if os.environ.get("CI") else pytest.skip
     if importlib.util.find_spec("pyspark") is None:
-        pytest.skip("no pyspark: pip install -c constraints.txt pyspark")
+        leave_out("no pyspark: pip install -c constraints.txt pyspark")
     if shutil.which("java") is None:
-        pytest.skip("no Java for Spark (Debian: openjdk-17-jre-headless)")
+        leave_out("no Java for Spark (Debian: openjdk-17-jre-headless)")
     from pyspark.sql import SparkSession
 
     settings = {
