@@ -12,7 +12,7 @@ from stt_engine.types import Region, Seconds, TranscribeOptions, samples_from_se
 
 FLAGS: dict[str, str] = {
     "repetition": "the text repeats itself: compression ratio over the threshold, or one phrase four times in a row; "
-    "so it did in half a window",
+    "also when heard in halves, where there is a silence to cut at",
     "invented_phrase": "the whole segment is a phrase that Whisper is known to write over silence",
     "low_confidence": "the window's mean log probability stayed under the threshold at every temperature",
     "uncovered_speech": "speech is left without text, even after decoding it again where that could help",

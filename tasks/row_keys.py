@@ -20,8 +20,6 @@ from tasks.parts import Part, may_hold, read_columns
 from tasks.runners.pool import WorkerPool
 from tasks.storage import Store, open_store
 
-log = logging.getLogger(__name__)
-
 DIGEST_BYTES = 16
 MANY_PARTS = 2_000
 """From here on a process more is worth the second that it takes to start."""
